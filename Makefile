@@ -1,0 +1,67 @@
+# The two doors are `make run` and `make test`: each does all the set-up that it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+SITE := config/site.toml
+# Only the drivers of the kinds that the configuration names: a house of plugs needs no compiler for SPI.
+DRIVERS = $(wildcard $(addprefix requirements/,$(addsuffix .txt,$(shell sed -n 's/^[[:space:]]*kind[[:space:]]*=[[:space:]]*"\([a-z0-9_]*\)".*/\1/p' $(SITE) config/conf.d/*.toml 2>/dev/null | sort -u))))
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help run install test check format types example peers lock clean
+
+help: ## this list
+	@echo "wattherd: herds every electricity meter of a home or a workshop"; echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14 | sed 's/^/  make /'
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "wattherd needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "making the virtual environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { echo "try: sudo apt install python3-venv" >&2; rm -rf $(VENV); exit 2; }
+
+$(VENV)/.base: requirements/base.txt | $(BIN)/pip
+	@echo "installing the packages that every house needs (locked, with hashes)"
+	@$(PIP) install --require-hashes -r requirements/base.txt
+	@touch $@
+
+$(VENV)/.driver-%: requirements/%.txt | $(VENV)/.base
+	@echo "installing the packages for $*"
+	@$(PIP) install --require-hashes -r $<
+	@touch $@
+
+$(VENV)/.dev: requirements.txt $(wildcard requirements/*.txt) | $(BIN)/pip
+	@echo "installing all packages and the developers' tools (locked, with hashes)"
+	@$(PIP) install --require-hashes -r requirements.txt -r requirements/dev.txt
+	@touch $(VENV)/.base $@
+
+run: $(VENV)/.base $(patsubst requirements/%.txt,$(VENV)/.driver-%,$(DRIVERS)) ## start the house: config/site.toml, or the demo house where there is none
+	@exec $(BIN)/python orchestrator.py run
+
+install: $(VENV)/.base $(patsubst requirements/%.txt,$(VENV)/.driver-%,$(DRIVERS)) ## set up the virtual environment and the drivers that the configuration names
+
+test: $(VENV)/.dev ## every test that needs no hardware (REQUIRE_PEERS=1: a missing server is a failure)
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.dev ## format, lint, types, architecture
+	@$(BIN)/ruff format --check --quiet . || { echo "try: make format" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(VENV)/.dev ## format the code and mend what lint can mend
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+example: $(VENV)/.dev ## write config/example.toml anew from the docstrings
+	@$(BIN)/python orchestrator.py example > config/.example.toml && mv config/.example.toml config/example.toml
+
+peers: ## install the servers that the tests talk to (Debian; sudo unless root)
+	@tests/peers/install.sh
+
+lock: ## lock the packages anew (needs uv)
+	@requirements/lock.sh
+
+clean: ## remove the virtual environment and the caches
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,100 @@
+"""What the configuration file says, as types: the tables that belong to the house and not to one source or output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Positive = Annotated[float, Meta(gt=0)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+# One segment of a Graphite path, one Influx tag, one file name and one Prometheus label at once.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+
+
+class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A TOML table. A field that ends in `_env` names an environment variable that holds a secret."""
+
+
+class Site(Table):
+    """`[site]`"""
+
+    name: Name = "home"
+    timezone: str = "Europe/London"
+    data_dir: str = "var"
+
+
+class Supervise(Table):
+    """`[supervise]`: how patient the parent is."""
+
+    hung_after_s: Positive = 30.0  # a process whose work loop shows no sign of life for so long is replaced
+    stop_within_s: Positive = 10.0  # from the request to stop until the last process is gone
+
+
+class Writer(Table):
+    """`[writer]`: how much a power cut may cost, in seconds of data and in wear of the card."""
+
+    commit_interval_s: Positive | Literal["auto"] = "auto"  # auto: 10 on an SD card, 1 elsewhere
+    outbox_quota_mb: Annotated[float, Meta(ge=1)] = 256.0  # what an absent output may pile up
+    outbox_reserve_mb: Annotated[float, Meta(ge=0)] = 8.0  # allocated beforehand, so that a full disk stops nothing
+
+
+class ClockRules(Table):
+    """`[clock]`: when the time of day is believed."""
+
+    require_sync: bool | Literal["auto"] = "auto"  # auto: wherever a time service is installed
+    hold_at_most_s: Positive = 600.0  # then readings go out flagged as unsynced
+
+
+class Api(Table):
+    """`[api]`"""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8000
+
+
+class SourceTable(Table):
+    """What every `[sources.<name>]` has."""
+
+    kind: str
+    enabled: bool = True
+
+
+class PolledTable(SourceTable):
+    """A source that is asked: one round of all its devices every `interval_s`."""
+
+    interval_s: Positive = 10.0
+
+
+class OutputTable(Table):
+    """What every `[outputs.<name>]` has. Without a `kind`, its name is its kind."""
+
+    kind: str = ""
+    enabled: bool = True
+
+
+class DeviceTable(Table):
+    """What every `[[sources.<name>.devices]]` has."""
+
+    name: Name
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """A whole configuration, checked. `sources` and `outputs` hold the typed options of each, by name."""
+
+    site: Site
+    supervise: Supervise
+    writer: Writer
+    clock: ClockRules
+    api: Api
+    sources: dict[str, SourceTable]
+    outputs: dict[str, OutputTable]
+    files: tuple[Path, ...] = ()
+
+    @property
+    def data_dir(self) -> Path:
+        """Where everything durable lives; relative paths count from the place where the house is started."""
+        return Path(self.site.data_dir).expanduser()

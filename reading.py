@@ -1,0 +1,75 @@
+"""The one data type: what one device measured at one instant."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+Value = float | int | str
+
+
+class Quality(enum.StrEnum):
+    """How a reading came to be; everything but `MEASURED` is told to whoever reads the numbers."""
+
+    MEASURED = "measured"
+    ESTIMATED = "estimated"  # booked over a gap from what the device's own counter said afterwards
+    SIMULATED = "simulated"  # no electricity was involved
+
+
+class Origin(Struct, frozen=True, array_like=True):
+    """How the device itself numbered and dated a message, so that one sent twice is booked once.
+
+    A sender that got no answer sends again. Only the writer, which remembers with the same transaction that commits,
+    can tell the second copy from a new measurement, whoever was killed between the two.
+    """
+
+    boot: str  # changes whenever the device starts; no order is assumed
+    sequence: int  # rises by one a message within a boot
+    time_ns: int = 0  # UTC by the device's clock, 0 if it has none; believed only within a day of ours
+
+
+class Reading(Struct, frozen=True, array_like=True):
+    """What one device measured at one instant. It is the wire schema of the report channel too."""
+
+    device: str  # the name in the configuration, never a name from the wire
+    at_ns: int  # CLOCK_MONOTONIC, when it was sampled
+    values: Mapping[str, Value]  # the unit is in the name: power_w, energy_wh
+    quality: Quality = Quality.MEASURED
+    origin: Origin | None = None  # only from devices that repeat what was not acknowledged
+
+
+class Clock(enum.StrEnum):
+    """What was known of the wall clock when a record got its time."""
+
+    SYNCED = "synced"
+    RESTAMPED = "restamped"  # measured before the clock was set, dated afterwards with the right offset
+    UNSYNCED = "unsynced"  # the clock was never set within the time limit: the date is a guess
+
+
+class Record(Struct, frozen=True):
+    """A reading with its place in the world: what the outputs write."""
+
+    source: str
+    device: str
+    time_ns: int  # UTC, nanoseconds since 1970
+    values: Mapping[str, Value]
+    quality: Quality = Quality.MEASURED
+    clock: Clock = Clock.SYNCED
+
+
+# The names a value may have. A counter only ever rises and survives longest when the outbox has to drop something.
+COUNTERS = frozenset({"pulses", "energy_wh", "energy_export_wh", "device_energy_wh", "gas_m3"})
+METRICS = COUNTERS | {
+    "power_w",
+    "apparent_power_va",
+    "reactive_power_var",
+    "power_factor",
+    "voltage_v",
+    "current_a",
+    "frequency_hz",
+    "temperature_c",
+    "cost",
+    "state",
+}

@@ -1,0 +1,188 @@
+"""The vitals board: heartbeat and counters of every process, in memory that the parent shares with all of them.
+
+One row belongs to one process, which alone writes it; everybody reads. There is no lock, so nobody can be killed while
+holding one: each number is one aligned store of eight bytes. Rows outlive the process that wrote them, so that
+counters go on counting when its successor takes over.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Iterator
+from typing import Final
+
+# Why a source refused something that arrived. The list is closed so that no message from outside can add a series.
+REFUSALS: Final = (
+    "malformed",
+    "not_finite",
+    "out_of_range",
+    "unknown_device",
+    "unauthorised",
+    "too_large",
+    "too_slow",
+    "too_many",
+    "repeated",
+    "stale",
+)
+
+# What each role counts. `_ns` is CLOCK_MONOTONIC unless the name says utc; totals only ever rise.
+FIELDS: Final[dict[str, tuple[str, ...]]] = {
+    # written by the parent, one row a child
+    "process": ("state", "pid", "starts", "failures", "hangs", "since_ns", "healthy_since_ns"),
+    # written by a worker
+    "worker": (
+        "beat_ns",
+        "open",  # 1 while the source is open
+        "open_failures",
+        "read_failures",
+        "rounds",
+        "last_round_ns",
+        "last_reading_ns",
+        "readings",  # what the source returned
+        "sent",  # readings that the kernel took into the report channel
+        "backlog",  # readings that wait because the channel is full
+        "dropped",  # readings that fell out of the backlog
+        "rejected",  # readings that the runtime did not let pass: NaN, an unknown metric
+        "devices_troubled",
+        "simulated",
+        *(f"refused_{reason}" for reason in REFUSALS),
+    ),
+    # written by the writer
+    "writer": (
+        "beat_ns",
+        "received",  # readings taken from report channels
+        "accepted",  # readings committed
+        "duplicates",
+        "dead_letters",
+        "commits",
+        "commit_failures",
+        "held",  # records that wait for the clock
+        "clock_synced",
+        "clock_steps",
+        "unsynced",  # records dated by a clock that was never set
+        "salvages",
+        "lost_in_salvage",
+        "outbox_bytes",
+        "last_commit_ns",
+    ),
+    # written by the writer, one row an output
+    "output": (
+        "state",  # see OUTPUT_STATES
+        "accepted",  # accepted = delivered + pending + dropped by whatever reason, always
+        "delivered",
+        "pending",
+        "dropped_refused",
+        "dropped_quota",
+        "dropped_damage",
+        "failures",
+        "newest_delivered_utc_ns",
+        "oldest_pending_utc_ns",
+        "failing_since_ns",
+    ),
+    # written by the api
+    "api": ("beat_ns", "requests"),
+}
+OUTPUT_STATES: Final = ("starting", "up", "down", "stopped")
+
+_ROWS = 160
+_NAME_BYTES = 64
+_ROLE_BYTES = 16
+_NOTE_BYTES = 432
+_SLOTS = 32
+_ROW_BYTES = _NAME_BYTES + _ROLE_BYTES + _NOTE_BYTES + 8 * _SLOTS
+
+
+class Row:
+    """One row: numbers by name, and one note in words."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self._name = memory[:_NAME_BYTES]
+        self._role = memory[_NAME_BYTES : _NAME_BYTES + _ROLE_BYTES]
+        self._note = memory[_NAME_BYTES + _ROLE_BYTES : _NAME_BYTES + _ROLE_BYTES + _NOTE_BYTES]
+        self._slots = memory[_NAME_BYTES + _ROLE_BYTES + _NOTE_BYTES :].cast("q")
+
+    @property
+    def name(self) -> str:
+        return _text(self._name)
+
+    @property
+    def role(self) -> str:
+        return _text(self._role)
+
+    @property
+    def note(self) -> str:
+        """What is wrong, and what to do now; empty when nothing is."""
+        return _text(self._note)
+
+    @note.setter
+    def note(self, text: str) -> None:
+        _put_text(self._note, text)
+
+    def __getitem__(self, field: str) -> int:
+        return self._slots[_SLOT[self.role][field]]
+
+    def __setitem__(self, field: str, value: int) -> None:
+        self._slots[_SLOT[self.role][field]] = value
+
+    def add(self, field: str, count: int = 1) -> None:
+        self._slots[_SLOT[self.role][field]] += count
+
+    def beat(self) -> None:
+        """Show that the work loop goes round."""
+        self["beat_ns"] = time.monotonic_ns()
+
+    def claim(self, role: str, name: str) -> None:
+        """Make this the row of a role and a name, all numbers zero. Only the parent does that, before it forks."""
+        self.clear()
+        _put_text(self._name, name)
+        _put_text(self._role, role)  # last: a row without a role is skipped by readers
+
+    def clear(self) -> None:
+        _put_text(self._role, "")
+        _put_text(self._name, "")
+        _put_text(self._note, "")
+        for slot in range(_SLOTS):
+            self._slots[slot] = 0
+
+
+class Board:
+    """All rows. Made by the parent before the first fork; every child inherits the same memory."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _ROWS * _ROW_BYTES)
+        view = memoryview(self._memory)
+        self._rows = [Row(view[start : start + _ROW_BYTES]) for start in range(0, _ROWS * _ROW_BYTES, _ROW_BYTES)]
+
+    def rows(self, role: str) -> Iterator[Row]:
+        """Every row of a role."""
+        return (row for row in self._rows if row.role == role)
+
+    def find(self, role: str, name: str) -> Row | None:
+        return next((row for row in self.rows(role) if row.name == name), None)
+
+    def claim(self, role: str, name: str) -> Row:
+        """Return the row of a role and a name, a fresh one if there is none yet."""
+        if row := self.find(role, name):
+            return row
+        for row in self._rows:
+            if not row.role:
+                row.claim(role, name)
+                return row
+        raise MemoryError(f"the vitals board has no row left for {role} {name}: {_ROWS} are in use")
+
+    def release(self, role: str, name: str) -> None:
+        if row := self.find(role, name):
+            row.clear()
+
+
+_SLOT: Final = {role: {field: slot for slot, field in enumerate(fields)} for role, fields in FIELDS.items()}
+
+
+def _text(memory: memoryview) -> str:
+    return bytes(memory).split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+def _put_text(memory: memoryview, text: str) -> None:
+    encoded = text.encode("utf-8", "replace")[: len(memory) - 1]
+    memory[:] = encoded.ljust(len(memory), b"\0")

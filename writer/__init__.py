@@ -1,0 +1,100 @@
+"""The writer process: commits what the workers report, then serves each output. This is what an output has to know."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, overload
+
+from config.settings import OutputTable, Site
+from reading import Record
+
+
+class OutputDown(Exception):  # noqa: N818 - a state of the peer, not a fault of ours
+    """Nothing of the batch is known to be accepted: the same batch comes again later.
+
+    `retry_after_s` is the peer's own wish (`Retry-After`). `remedy` says what a person has to mend (a wrong token): the
+    output then counts as stopped, and is tried again only now and then.
+    """
+
+    def __init__(self, what: str, *, retry_after_s: float | None = None, remedy: str = "") -> None:
+        super().__init__(what)
+        self.retry_after_s = retry_after_s
+        self.remedy = remedy
+
+
+class OutputRefused(Exception):  # noqa: N818 - an answer, not a fault
+    """The peer will never take the records at `indices` of the batch and has all the others: they are set aside."""
+
+    def __init__(self, what: str, indices: Iterable[int]) -> None:
+        super().__init__(what)
+        self.indices = frozenset(indices)
+
+
+class Batch(Sequence[Record]):
+    """Committed records, oldest first."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Batch: ...
+    def __getitem__(self, index: int | slice) -> Record | Batch:
+        return Batch(self._records[index]) if isinstance(index, slice) else self._records[index]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
+class Memo(dict[str, int]):
+    """What an output must not forget, committed in one transaction with its cursor: the size of a file, say."""
+
+    def keep(self) -> None:
+        """Return when what is noted now is on the disk, without moving the cursor. Costs a commit: rarely needed."""
+
+
+class Output(ABC):
+    """Where records go to, served in a thread of its own. Calls never overlap, and none comes after `close()`."""
+
+    Options: ClassVar[type[OutputTable]]  # this output's TOML table
+    # After an outage the newest records go first and the backlog beside them. A file wants them in order instead.
+    newest_first: ClassVar[bool] = True
+
+    def __init__(self, options: Any, site: Site, memo: Memo) -> None:
+        self.options = options
+        self.site = site
+        self.memo = memo
+
+    @abstractmethod
+    def write(self, batch: Batch) -> None:
+        """Return when the peer has every record. Raise `OutputDown` for none of it, `OutputRefused` for all but some.
+
+        A batch that was not confirmed comes again, in this process or in the next one, with the same records and times.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+def kinds() -> list[str]:
+    """Name every kind of output, without importing any."""
+    return sorted(path.stem for path in (Path(__file__).parent / "outputs").glob("[!_]*.py"))
+
+
+def output_class(kind: str) -> type[Output]:
+    """Import `writer/outputs/<kind>.py` and return its one Output."""
+    module = importlib.import_module(f"writer.outputs.{kind}")
+    found = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, Output) and member.__module__ == module.__name__ and not inspect.isabstract(member)
+    ]
+    if len(found) != 1:
+        raise TypeError(f"writer/outputs/{kind}.py must define exactly one Output, it defines {len(found)}")
+    return found[0]
