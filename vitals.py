@@ -84,6 +84,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "api": ("beat_ns", "requests"),
 }
 OUTPUT_STATES: Final = ("starting", "up", "down", "stopped")
+PROCESS_STATES: Final = ("starting", "running", "backoff", "degraded", "stopped")
 
 _ROWS = 160
 _NAME_BYTES = 64

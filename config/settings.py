@@ -1,4 +1,28 @@
-"""What the configuration file says, as types: the tables that belong to the house and not to one source or output."""
+"""What the configuration file says, as types: the tables that belong to the house and not to one source or output.
+
+[site]
+name = "home"
+timezone = "Europe/London"
+data_dir = "var"                # everything durable; a relative path counts from where wattherd is started
+
+[supervise]
+hung_after_s = 30.0             # a process that shows no sign of life for so long is replaced
+stop_within_s = 10.0            # from the request to stop until the last process is gone
+
+[writer]
+commit_interval_s = "auto"      # what a power cut may cost: 10 on an SD card, 1 elsewhere, or a number
+outbox_quota_mb = 256.0         # what an absent output may pile up; then the oldest raw values go first
+outbox_reserve_mb = 8.0         # allocated beforehand, so that a full disk does not stop it at once
+
+[clock]
+require_sync = "auto"           # hold readings until the clock is set: true, false, auto = if a time service is there
+hold_at_most_s = 600.0          # then they go out, flagged as unsynced
+
+[api]
+enabled = true
+host = "127.0.0.1"
+port = 8000
+"""
 
 from __future__ import annotations
 
@@ -18,7 +42,7 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A TOML table. A field that ends in `_env` names an environment variable that holds a secret."""
 
 
-class Site(Table):
+class Site(Table, frozen=True, kw_only=True):
     """`[site]`"""
 
     name: Name = "home"
@@ -26,14 +50,14 @@ class Site(Table):
     data_dir: str = "var"
 
 
-class Supervise(Table):
+class Supervise(Table, frozen=True, kw_only=True):
     """`[supervise]`: how patient the parent is."""
 
     hung_after_s: Positive = 30.0  # a process whose work loop shows no sign of life for so long is replaced
     stop_within_s: Positive = 10.0  # from the request to stop until the last process is gone
 
 
-class Writer(Table):
+class Writer(Table, frozen=True, kw_only=True):
     """`[writer]`: how much a power cut may cost, in seconds of data and in wear of the card."""
 
     commit_interval_s: Positive | Literal["auto"] = "auto"  # auto: 10 on an SD card, 1 elsewhere
@@ -41,14 +65,14 @@ class Writer(Table):
     outbox_reserve_mb: Annotated[float, Meta(ge=0)] = 8.0  # allocated beforehand, so that a full disk stops nothing
 
 
-class ClockRules(Table):
+class ClockRules(Table, frozen=True, kw_only=True):
     """`[clock]`: when the time of day is believed."""
 
     require_sync: bool | Literal["auto"] = "auto"  # auto: wherever a time service is installed
     hold_at_most_s: Positive = 600.0  # then readings go out flagged as unsynced
 
 
-class Api(Table):
+class Api(Table, frozen=True, kw_only=True):
     """`[api]`"""
 
     enabled: bool = True
@@ -56,27 +80,27 @@ class Api(Table):
     port: Port = 8000
 
 
-class SourceTable(Table):
+class SourceTable(Table, frozen=True, kw_only=True):
     """What every `[sources.<name>]` has."""
 
     kind: str
     enabled: bool = True
 
 
-class PolledTable(SourceTable):
+class PolledTable(SourceTable, frozen=True, kw_only=True):
     """A source that is asked: one round of all its devices every `interval_s`."""
 
     interval_s: Positive = 10.0
 
 
-class OutputTable(Table):
+class OutputTable(Table, frozen=True, kw_only=True):
     """What every `[outputs.<name>]` has. Without a `kind`, its name is its kind."""
 
     kind: str = ""
     enabled: bool = True
 
 
-class DeviceTable(Table):
+class DeviceTable(Table, frozen=True, kw_only=True):
     """What every `[[sources.<name>.devices]]` has."""
 
     name: Name

@@ -9,6 +9,7 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,6 +46,9 @@ class Source(ABC):
         # What is wrong with single devices while the others go on: "what; what now" by device. Kept current by
         # `read()`; the runtime logs each change and shows it.
         self.troubles: dict[str, str] = {}
+        # Descriptors that outlive this process: those that a predecessor deposited, by name, and how to deposit one.
+        self.kept: dict[str, int] = {}
+        self.deposit: Callable[[str, int], None] = lambda _name, _descriptor: None
 
     @abstractmethod
     def open(self) -> None:

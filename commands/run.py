@@ -1,0 +1,81 @@
+"""`run`: start the house and keep it running until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+import logs
+from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, is_demo, read, read_or_exit
+from commands._house import house
+from config.load import ConfigurationError
+from config.settings import Settings
+from supervise.house import House
+from supervise.instance import AlreadyRunning
+from supervise.parent import Parent
+
+
+@click.command
+@config_option
+def command(path: Path | None) -> None:
+    """Start the house: the demo unless config/site.toml exists. Ctrl-C or SIGTERM stops it, SIGHUP reloads."""
+    file = chosen(path)
+    settings = read_or_exit(file)
+    if problem := _unusable(settings.data_dir):
+        click.echo(problem, err=True)
+        sys.exit(EXIT_CONFIGURATION)
+    click.echo(_banner(file, settings), nl=False)
+    sys.stdout.flush()
+    logs.start()
+
+    def reload() -> House:
+        again = read(file)
+        if problem := _unusable(again.data_dir):
+            raise ConfigurationError([problem])
+        return house(again)
+
+    try:
+        status = Parent(house(settings), reload).run()
+    except AlreadyRunning as running:
+        click.echo(str(running), err=True)
+        sys.exit(1)
+    sys.exit(status)
+
+
+def _unusable(data_dir: Path) -> str:
+    """Say why nothing durable can be kept in `data_dir`, or nothing."""
+    probe = data_dir / f".probe-{os.getpid()}"
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        return (
+            f"[site] data_dir: {data_dir} cannot be written ({error.strerror}); "
+            f"give it to this user (sudo chown $USER {data_dir}) or name another place"
+        )
+    return ""
+
+
+def _banner(file: Path, settings: Settings) -> str:
+    lines = []
+    if is_demo(file):
+        lines += [
+            "DEMO HOUSE: everything below is simulated; no meter is read.",
+            "For a house of your own copy what you need from config/example.toml to config/site.toml.",
+            "",
+        ]
+    lines.append(f"wattherd · site {settings.site.name} · {', '.join(str(one) for one in settings.files)}")
+    if settings.api.enabled:
+        shown = "127.0.0.1" if settings.api.host in ("0.0.0.0", "::") else settings.api.host
+        address = f"http://{shown}:{settings.api.port}"
+        lines.append(f"  look   {address}   {address}/metrics   {address}/readyz")
+    for name, options in settings.sources.items():
+        if options.enabled and options.kind == "esp32_http":
+            lines.append(f"  post   http://{options.host}:{options.port}/   source {name}")  # type: ignore[attr-defined]
+    lines.append(f"  data   {settings.data_dir.resolve()}   outputs: {', '.join(settings.outputs) or 'none'}")
+    lines.append("  stop   Ctrl-C; what was accepted is safe, also from kill -9")
+    return "\n".join(lines) + "\n\n"

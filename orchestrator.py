@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""The door: `./orchestrator.py COMMAND`. One file of `commands/` per command, imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+VENV_PYTHON = HERE / ".venv" / "bin" / "python"
+
+# Called by a plain interpreter, as an @reboot line or a newcomer does: go on in our virtual environment.
+if sys.prefix == sys.base_prefix and VENV_PYTHON.exists():
+    os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])  # noqa: S606 - our own interpreter, no shell
+
+try:
+    import click
+except ModuleNotFoundError:
+    sys.exit("wattherd is not set up yet; run: make install")
+
+
+class Commands(click.Group):
+    """Finds the commands by their files."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(path.stem for path in (HERE / "commands").glob("[!_]*.py"))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"commands.{name}").command
+        return command
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """wattherd herds every electricity meter of a home or a workshop, without losing or inventing a watt-hour."""
+
+
+if __name__ == "__main__":
+    main(prog_name="orchestrator.py")

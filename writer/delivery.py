@@ -1,0 +1,277 @@
+"""One output's thread: takes committed rows to it, in its own time, from its own place.
+
+A dead output delays nobody: the thread waits, tries again, and the rows stay in the outbox. After an absence the newest
+rows go first and what piled up follows beside them, oldest first, as a gap that is worked off.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from reading import Record
+from writer import Batch, Memo, Output, OutputDown, OutputRefused
+from writer.outbox import Progress, Reader, Row
+
+log = logging.getLogger("writer.delivery")
+
+MOST_READINGS_A_BATCH: Final = 5000
+_FAR_BEHIND: Final = 2 * MOST_READINGS_A_BATCH  # readings: from here on the newest go first
+_MOST_GAPS: Final = 8
+_FIRST_RETRY_S: Final = 1.0
+_LAST_RETRY_S: Final = 60.0
+_RETRY_WHEN_STOPPED_S: Final = 300.0  # it waits for a person, who may mend it without telling us
+_LONGEST_RETRY_AFTER_S: Final = 3600.0
+_LONGEST_KEEP_S: Final = 30.0
+
+STARTING, UP, DOWN, STOPPED = range(4)  # as vitals.OUTPUT_STATES
+
+Span = tuple[int, int | None]  # rows (after, upto]; None: up to whatever comes
+
+
+class Delivery(threading.Thread):
+    """Serves one output. `lock` guards what the ingest loop reads and commits: progress, hands and refusals."""
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[Memo], Output],
+        outbox: Path,
+        progress: Progress,
+        wake: Callable[[], None],
+        *,
+        newest_first: bool = True,
+    ) -> None:
+        super().__init__(name=f"output {name}", daemon=True)
+        self.output = name
+        self.lock = threading.Lock()
+        self.state = STARTING
+        self.note = ""
+        self.failures = 0
+        self.failing_since_ns = 0
+        self.newest_delivered_utc_ns = 0
+        self.oldest_pending_utc_ns = 0
+        self.changed = False  # there is progress that is not committed
+        self.urgent = False  # and somebody waits for the commit
+        self._make = make
+        self._outbox = outbox
+        self._progress = progress
+        self._hands: tuple[int, int] | None = None  # rows (after, upto] that are being delivered
+        self._refused: list[tuple[str, str, bytes]] = []
+        self._wake_ingest = wake
+        self._newest_first = newest_first
+        self._head = progress.front
+        self._news = threading.Condition()
+        self._leaving = False
+        self._kept = threading.Event()
+        self._retry_s = _FIRST_RETRY_S
+        self._returning = True  # from an absence: look how far behind
+        self._memo = _DurableMemo(self, progress.memo)
+
+    # ---- what the ingest loop calls
+
+    def snapshot(self) -> tuple[Progress, tuple[int, int] | None, list[tuple[str, str, bytes]]]:
+        """Return a copy of the progress, the rows in hand, and the refused records. Call it with `lock` held."""
+        return msgspec.structs.replace(self._progress), self._hands, self._refused
+
+    def committed(self, refused: int) -> None:
+        """The last snapshot is on the disk, `refused` of its refused records too. Call it with `lock` held."""
+        del self._refused[:refused]
+        self.changed = self.urgent = False
+        self._kept.set()
+
+    def rows_until(self, head: int) -> None:
+        """There are rows up to `head` now."""
+        with self._news:
+            self._head = head
+            self._news.notify()
+
+    def leave(self) -> None:
+        """Stop after the batch in hand."""
+        with self._news:
+            self._leaving = True
+            self._news.notify()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to deliver, or nothing can be delivered just now."""
+        with self.lock:
+            return self.state in (DOWN, STOPPED) or (self._progress.front >= self._head and not self._progress.gaps)
+
+    # ---- the thread
+
+    def run(self) -> None:
+        reader = Reader(self._outbox)
+        output: Output | None = None
+        try:
+            while not self._leaving:
+                taken = self._take(reader)
+                if taken is None:
+                    self._wait_for_news()
+                    continue
+                rows, span = taken
+                try:
+                    output = output or self._make(self._memo)
+                    refused = _deliver(output, rows)
+                except OutputDown as down:
+                    self._wait_for_better_times(down)
+                except Exception as error:  # the one place: a broken output must not end its thread
+                    log.exception("output %s failed; this is a bug", self.output)
+                    _close(output)
+                    output = None
+                    self._wait_for_better_times(OutputDown(f"{type(error).__name__}: {error}"))
+                else:
+                    self._book(rows, span, refused)
+        finally:
+            _close(output)
+            reader.close()
+
+    def _take(self, reader: Reader) -> tuple[list[Row], Span] | None:
+        """Take the next rows in hand: from the front, else from the oldest gap."""
+        with self.lock:
+            if self._returning:
+                self._returning = False
+                self._leave_a_gap(reader)
+            spans: list[Span] = [(self._progress.front, None), *self._progress.gaps]
+            for after, upto in spans:
+                if upto is None and after >= self._head:
+                    continue
+                rows = reader.rows(after, upto, MOST_READINGS_A_BATCH)
+                if rows:
+                    self._hands = (after, rows[-1].id)
+                    if rows[0].records:
+                        self.oldest_pending_utc_ns = rows[0].records[0].time_ns
+                    return rows, (after, upto)
+                if upto is not None:  # what the gap had is gone: the quota took it
+                    self._progress.gaps.remove((after, upto))
+                    self.changed = True
+            self.oldest_pending_utc_ns = 0
+            return None
+
+    def _leave_a_gap(self, reader: Reader) -> None:
+        """Far behind, let the newest row go first and what piled up follow."""
+        progress = self._progress
+        newest = self._head - 1
+        if (
+            self._newest_first
+            and newest > progress.front
+            and len(progress.gaps) < _MOST_GAPS
+            and reader.count(progress.front) > _FAR_BEHIND
+        ):
+            progress.gaps = [*progress.gaps, (progress.front, newest)]
+            progress.front = newest
+            self.changed = True
+
+    def _book(self, rows: list[Row], span: Span, refused: dict[int, str]) -> None:
+        """Note that `rows` are done: place, counts and memo in one breath, because they are committed as one."""
+        records = [record for row in rows for record in row.records]
+        after, upto = span
+        done = rows[-1].id
+        with self.lock:
+            progress = self._progress
+            if upto is None:
+                progress.front = done
+            else:
+                place = progress.gaps.index((after, upto))
+                progress.gaps[place : place + 1] = [(done, upto)] if done < upto else []
+            progress.delivered += len(records) - len(refused)
+            progress.refused += len(refused)
+            progress.damaged += sum(row.count for row in rows) - len(records)
+            progress.memo = dict(self._memo)
+            self._refused += [(f"output {self.output}", why, _dead_letter(records[at])) for at, why in refused.items()]
+            self._hands = None
+            self.changed = True
+            if records:
+                self.newest_delivered_utc_ns = max(self.newest_delivered_utc_ns, records[-1].time_ns)
+        if refused:
+            log.warning("output %s refused %d readings: %s", self.output, len(refused), next(iter(refused.values())))
+        self._note_recovery()
+        self._wake_ingest()
+
+    def _wait_for_news(self) -> None:
+        with self._news:
+            if not self._leaving and self._progress.front >= self._head:
+                self._news.wait(1.0)
+            elif not self._leaving:
+                self._news.wait(0.1)  # the next row waits for the clock
+
+    def _wait_for_better_times(self, down: OutputDown) -> None:
+        state = STOPPED if down.remedy else DOWN
+        note = f"{down}; {down.remedy}" if down.remedy else str(down)
+        if state != self.state or (state == STOPPED and note != self.note):
+            log.warning("output %s is %s: %s", self.output, "stopped" if down.remedy else "down", note)
+        self.failures += 1
+        self.failing_since_ns = self.failing_since_ns or time.monotonic_ns()
+        self.state, self.note = state, note
+        if down.remedy:
+            pause_s = _RETRY_WHEN_STOPPED_S
+        elif down.retry_after_s is not None:
+            pause_s = min(max(down.retry_after_s, 0.0), _LONGEST_RETRY_AFTER_S)
+        else:
+            pause_s = self._retry_s * random.uniform(0.8, 1.2)  # noqa: S311 - so that outputs do not retry in step
+            self._retry_s = min(self._retry_s * 2, _LAST_RETRY_S)
+        with self.lock:
+            self._hands = None
+        self._returning = True
+        self._wake_ingest()
+        deadline = time.monotonic() + pause_s
+        with self._news:
+            while not self._leaving and (rest := deadline - time.monotonic()) > 0:
+                self._news.wait(rest)
+
+    def _note_recovery(self) -> None:
+        if self.failing_since_ns:
+            away_s = (time.monotonic_ns() - self.failing_since_ns) / 1e9
+            log.info("output %s is up again after %.0f s", self.output, away_s)
+        self.state, self.note, self.failing_since_ns = UP, "", 0
+        self._retry_s = _FIRST_RETRY_S
+
+    def keep_memo(self) -> None:
+        """Have the memo committed now, without the cursor, and wait until it is."""
+        with self.lock:
+            self._kept.clear()
+            self._progress.memo = dict(self._memo)
+            self.changed = self.urgent = True
+        self._wake_ingest()
+        if not self._kept.wait(_LONGEST_KEEP_S):
+            raise OutputDown("the outbox cannot be committed just now")
+
+
+class _DurableMemo(Memo):
+    def __init__(self, delivery: Delivery, noted: dict[str, int]) -> None:
+        super().__init__(noted)
+        self._delivery = delivery
+
+    def keep(self) -> None:
+        self._delivery.keep_memo()
+
+
+def _deliver(output: Output, rows: list[Row]) -> dict[int, str]:
+    """Write the records of `rows`; return why which of them were refused."""
+    records = [record for row in rows for record in row.records]
+    if not records:
+        return {}
+    try:
+        output.write(Batch(records))
+    except OutputRefused as answer:
+        return {index: str(answer) for index in sorted(answer.indices)}
+    return {}
+
+
+def _close(output: Output | None) -> None:
+    if output is not None:
+        try:
+            output.close()
+        except Exception:
+            log.exception("an output failed to close; this is a bug")
+
+
+def _dead_letter(record: Record) -> bytes:
+    return msgspec.json.encode(record)

@@ -1,0 +1,372 @@
+"""The writer's work loop: looks at what the workers report, commits it, and only then takes it from the channels.
+
+Dedupe happens twice. A message that a killed writer had committed and not yet taken is known by its number. A message
+that a *device* sent again, because the worker was killed before it could answer, is known by the device's own number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import select
+import signal
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from channel import Receiver, Report, decode_report
+from config.settings import ClockRules, OutputTable, Site
+from config.settings import Writer as WriterTable
+from reading import Origin, Reading
+from vitals import Row
+from writer import Memo, Output, output_class
+from writer.clock import WallClock
+from writer.delivery import Delivery
+from writer.outbox import HELD, RESTAMPED, SYNCED, UNSYNCED, Intake, Stamp, Watermark
+from writer.salvage import open_outbox
+
+log = logging.getLogger("writer")
+
+_TICK_S: Final = 0.5
+_RETRY_COMMIT_S: Final = 1.0
+_MOST_BOOTS: Final = 4  # of one device whose numbering is remembered: a backlog may come after a reboot
+_MOST_CLAIMED_AGE_NS: Final = 24 * 3600 * 10**9
+_LEAVE_S: Final = 2.0  # for the channels and then the outputs, when the house stops
+_INTERVAL_ON_A_CARD_S: Final = 10.0
+_INTERVAL_ELSEWHERE_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WriterPlan:
+    """What the writer needs to know."""
+
+    data_dir: Path
+    site: Site
+    writer: WriterTable
+    clock: ClockRules
+    outputs: Mapping[str, OutputTable]
+
+
+class Ingest:
+    """One loop, one thread: receive, commit, consume, tell the outputs."""
+
+    def __init__(
+        self, plan: WriterPlan, receivers: Sequence[Receiver], vitals: Row, output_vitals: Mapping[str, Row]
+    ) -> None:
+        self._plan = plan
+        self._receivers = {receiver.fileno(): receiver for receiver in receivers}
+        self._vitals = vitals
+        self._output_vitals = output_vitals
+        self._interval_s = commit_interval_s(plan.writer.commit_interval_s, plan.data_dir)
+        self._clock = WallClock(plan.clock.require_sync, plan.clock.hold_at_most_s)
+        plan.data_dir.mkdir(parents=True, exist_ok=True)
+        self._outbox, salvage = open_outbox(
+            plan.data_dir / "outbox.db",
+            reserve_bytes=int(plan.writer.outbox_reserve_mb * 1e6),
+            quota_bytes=int(plan.writer.outbox_quota_mb * 1e6),
+        )
+        if salvage:
+            vitals.add("salvages")
+        self._outbox.serve(plan.outputs)
+        self._held = self._outbox.held
+        self._intake = Intake()
+        self._urgent = False  # a report asked for an early commit
+        self._commit_at_s: float | None = None  # monotonic; None while there is nothing to commit
+        self._retry_at_s = 0.0  # after a commit that failed: not before
+        self._parent = os.getppid()
+        self._stopping = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        self._epoll.register(self._wake, select.EPOLLIN)
+        for receiver in receivers:
+            # A message that is looked at and not yet taken keeps a socket readable: only new ones may wake us.
+            self._epoll.register(receiver, select.EPOLLIN | select.EPOLLET)
+        self._deliveries = [self._delivery(name, options) for name, options in plan.outputs.items()]
+
+    def run(self) -> None:
+        """Work until SIGTERM, then take everything that the channels still have, and leave."""
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        for delivery in self._deliveries:
+            delivery.start()
+            delivery.rows_until(self._outbox.head)
+        for receiver in self._receivers.values():
+            self._look_at(receiver)
+        while not self._stopping:
+            self._turn()
+        self._drain()
+
+    def _turn(self) -> None:
+        self._vitals.beat()
+        for descriptor, _ in self._epoll.poll(self._pause_s()):
+            if descriptor == self._wake:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._wake)
+            else:
+                self._look_at(self._receivers[descriptor])
+        self._clock.look()
+        if self._held and self._stamp_state() != HELD:
+            self._date_held()
+        if self._commit_is_due():
+            self._commit()
+        self._publish()
+
+    def _pause_s(self) -> float:
+        if self._commit_at_s is None:
+            return _TICK_S
+        due_s = max(self._commit_at_s, self._retry_at_s)
+        return min(_TICK_S, max(0.0, due_s - time.monotonic()))
+
+    def _commit_is_due(self) -> bool:
+        now_s = time.monotonic()
+        if self._commit_at_s is None and (self._intake or any(delivery.changed for delivery in self._deliveries)):
+            self._commit_at_s = now_s + self._interval_s
+        if self._commit_at_s is None or now_s < self._retry_at_s:
+            return False
+        return (
+            now_s >= self._commit_at_s
+            or self._urgent
+            or any(receiver.pressed for receiver in self._receivers.values())
+            or any(delivery.urgent for delivery in self._deliveries)
+        )
+
+    # ---- receiving
+
+    def _look_at(self, receiver: Receiver) -> None:
+        """Peek at what arrived on one channel; it stays there until it is committed."""
+        for message in receiver.peek():
+            if message is None:
+                self._bury(receiver.stream, "larger than any message of ours", b"")
+                continue
+            try:
+                report = decode_report(message)
+            except msgspec.MsgspecError as error:
+                self._bury(receiver.stream, f"not a report: {error}", message)
+                continue
+            if report.stream == receiver.stream:
+                self._accept(report)
+            else:
+                self._bury(receiver.stream, f"names another stream: {report.stream[:64]!r}", message)
+        if receiver.ended:
+            with contextlib.suppress(FileNotFoundError):
+                self._epoll.unregister(receiver)
+
+    def _bury(self, origin: str, reason: str, body: bytes) -> None:
+        log.error("a message of source %s cannot be taken: %s; it is kept as a dead letter", origin, reason)
+        self._intake.dead_letters.append((f"source {origin}", reason, body))
+        self._vitals.add("dead_letters")
+
+    def _accept(self, report: Report) -> None:
+        number = Watermark(report.incarnation, report.sequence)
+        last = self._intake.watermarks.get(report.stream) or self._outbox.watermarks.get(report.stream) or Watermark()
+        if number <= last:
+            self._vitals.add("duplicates", len(report.readings))
+            return
+        self._intake.watermarks[report.stream] = number
+        self._urgent |= report.urgent
+        readings = self._intake.readings.setdefault(report.stream, [])
+        before = len(readings)
+        readings += [
+            reading if reading.origin is None else _dated(reading, reading.origin, self._clock)
+            for reading in report.readings
+            if reading.origin is None or self._is_new(report.stream, reading.device, reading.origin)
+        ]
+        self._intake.count += len(readings) - before
+
+    def _is_new(self, source: str, device: str, origin: Origin) -> bool:
+        """Whether a device's own number is not among those that are committed or about to be."""
+        if not origin.boot:
+            return True
+        key = f"{source}/{device}"
+        boots = self._intake.boots.get(key) or self._outbox.boots.get(key) or {}
+        if origin.sequence <= boots.get(origin.boot, -1):
+            self._vitals.add("duplicates")
+            return False
+        others = [(boot, sequence) for boot, sequence in boots.items() if boot != origin.boot]
+        self._intake.boots[key] = dict([*others[1 - _MOST_BOOTS :], (origin.boot, origin.sequence)])
+        return True
+
+    # ---- committing
+
+    def _commit(self) -> None:
+        """Commit everything that was looked at, then take it from the channels; or change nothing and try again."""
+        with contextlib.ExitStack() as held:
+            for delivery in self._deliveries:
+                held.enter_context(delivery.lock)
+            snapshots = {delivery.output: delivery.snapshot() for delivery in self._deliveries}
+            refused = [letter for _, _, letters in snapshots.values() for letter in letters]
+            intake = dataclasses.replace(self._intake, dead_letters=self._intake.dead_letters + refused)
+            try:
+                self._outbox.commit(
+                    intake,
+                    Stamp(self._clock.boot, self._clock.offset_ns, self._stamp_state()),
+                    {output: progress for output, (progress, _, _) in snapshots.items()},
+                    [hands for _, hands, _ in snapshots.values() if hands],
+                )
+            except sqlite3.Error as error:
+                self._commit_failed(error)
+                return
+            for delivery in self._deliveries:
+                delivery.committed(len(snapshots[delivery.output][2]))
+        for receiver in self._receivers.values():
+            receiver.consume()
+        self._commit_succeeded()
+
+    def _commit_failed(self, error: sqlite3.Error) -> None:
+        self._retry_at_s = time.monotonic() + _RETRY_COMMIT_S
+        self._vitals.add("commit_failures")
+        note = f"the outbox cannot be committed ({error}); free some space or mend the disk of {self._outbox.path}"
+        if note != self._vitals.note:
+            log.error(note)
+        self._vitals.note = note
+
+    def _commit_succeeded(self) -> None:
+        if self._vitals.note:
+            log.info("the outbox can be committed again")
+            self._vitals.note = ""
+        if self._stamp_state() == HELD:
+            self._held += self._intake.count
+        if self._stamp_state() == UNSYNCED:
+            self._vitals.add("unsynced", self._intake.count)
+        self._vitals.add("accepted", self._intake.count)
+        self._vitals.add("commits")
+        self._vitals["last_commit_ns"] = time.monotonic_ns()
+        self._intake = Intake()
+        self._commit_at_s = None
+        self._urgent = False
+        for delivery in self._deliveries:
+            delivery.rows_until(self._outbox.head)
+        for receiver in self._receivers.values():
+            if receiver.one_at_a_time:
+                self._look_at(receiver)
+
+    def _stamp_state(self) -> int:
+        if self._clock.trusted:
+            return SYNCED
+        return UNSYNCED if self._clock.hopeless else HELD
+
+    def _date_held(self) -> None:
+        state = RESTAMPED if self._clock.trusted else UNSYNCED
+        try:
+            dated = self._outbox.date_held(Stamp(self._clock.boot, self._clock.offset_ns, state))
+        except sqlite3.Error as error:
+            self._commit_failed(error)
+            return
+        self._held = 0
+        if state == UNSYNCED:
+            self._vitals.add("unsynced", dated)
+        why = "the clock is set" if state == RESTAMPED else "the clock was not set in time: their date is a guess"
+        log.info("%d readings that waited for the clock go out: %s", dated, why)
+        for delivery in self._deliveries:
+            delivery.rows_until(self._outbox.head)
+
+    # ---- leaving
+
+    def _stop(self) -> None:
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def _drain(self) -> None:
+        """Take what the channels still have. Without a parent nobody else will: then until every worker is gone."""
+        orphaned = os.getppid() != self._parent
+        deadline_s = time.monotonic() + _LEAVE_S
+        while True:
+            self._vitals.beat()
+            for receiver in self._receivers.values():
+                self._look_at(receiver)
+            if self._intake:
+                self._commit()
+            elif not orphaned or all(receiver.ended for receiver in self._receivers.values()):
+                break
+            if time.monotonic() > deadline_s:
+                break
+            time.sleep(0.01)
+        while not orphaned and time.monotonic() < deadline_s:
+            if all(delivery.idle for delivery in self._deliveries):
+                break
+            self._vitals.beat()
+            time.sleep(0.01)
+        for delivery in self._deliveries:
+            delivery.leave()
+        if any(delivery.changed for delivery in self._deliveries):
+            self._commit()
+        self._publish()
+
+    # ---- showing
+
+    def _publish(self) -> None:
+        vitals = self._vitals
+        vitals["held"] = self._held
+        vitals["clock_synced"] = int(self._clock.trusted)
+        vitals["clock_steps"] = self._clock.steps
+        vitals["outbox_bytes"] = self._outbox.file_bytes
+        for delivery in self._deliveries:
+            row = self._output_vitals[delivery.output]
+            with delivery.lock:
+                progress, _, _ = delivery.snapshot()
+            account = self._outbox.accounts[delivery.output]
+            row["state"] = delivery.state
+            row["accepted"] = account.accepted
+            row["delivered"] = progress.delivered
+            row["dropped_refused"] = progress.refused
+            row["dropped_quota"] = account.quota
+            row["dropped_damage"] = account.lost + progress.damaged
+            row["pending"] = (
+                account.accepted
+                - progress.delivered
+                - progress.refused
+                - progress.damaged
+                - account.quota
+                - account.lost
+            )
+            row["failures"] = delivery.failures
+            row["newest_delivered_utc_ns"] = delivery.newest_delivered_utc_ns
+            row["oldest_pending_utc_ns"] = delivery.oldest_pending_utc_ns
+            row["failing_since_ns"] = delivery.failing_since_ns
+            if row.note != delivery.note:
+                row.note = delivery.note
+
+    def _delivery(self, name: str, options: OutputTable) -> Delivery:
+        kind = output_class(options.kind or name)
+
+        def make(memo: Memo) -> Output:
+            return kind(options, self._plan.site, memo)
+
+        return Delivery(
+            name,
+            make,
+            self._outbox.path,
+            self._outbox.progress[name],
+            lambda: os.eventfd_write(self._wake, 1),
+            newest_first=kind.newest_first,
+        )
+
+
+def commit_interval_s(wanted: float | Literal["auto"], data_dir: Path) -> float:
+    """What a power cut may cost: ten seconds on an SD card, which every commit wears, one elsewhere."""
+    if wanted != "auto":
+        return wanted
+    return _INTERVAL_ON_A_CARD_S if _is_on_a_card(data_dir) else _INTERVAL_ELSEWHERE_S
+
+
+def _is_on_a_card(path: Path) -> bool:
+    """Whether a path lies on an SD or eMMC card, by the name of its block device."""
+    existing = next(place for place in [path, *path.absolute().parents] if place.exists())
+    device = existing.stat().st_dev
+    return "mmcblk" in os.path.realpath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+
+
+def _dated(reading: Reading, origin: Origin, clock: WallClock) -> Reading:
+    """Take the device's own date where it can be true: not in the future, and within a day."""
+    at_ns = reading.at_ns
+    if origin.time_ns and clock.trusted:
+        age_ns = at_ns + clock.offset_ns - origin.time_ns
+        if 0 < age_ns < _MOST_CLAIMED_AGE_NS:
+            at_ns -= age_ns
+    return msgspec.structs.replace(reading, at_ns=at_ns, origin=None)

@@ -1,0 +1,415 @@
+"""The outbox: everything that was accepted and not yet delivered, on the disk, in one SQLite file.
+
+A commit is some rows of readings, the watermarks of the streams they came from, and how far each output has got: all of
+it or nothing. What a card suffers is the number of commits and the pages that each touches, so a row is as large as a
+commit and all the small state shares one page.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from reading import COUNTERS, Clock, Reading, Record
+
+log = logging.getLogger("writer.outbox")
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS row (
+    id INTEGER PRIMARY KEY,
+    boot TEXT NOT NULL,          -- which run of the monotonic clock the readings were taken in
+    offset_ns INTEGER NOT NULL,  -- UTC minus monotonic time, the best that was known
+    clock INTEGER NOT NULL,      -- HELD, SYNCED, RESTAMPED or UNSYNCED
+    raw INTEGER NOT NULL,        -- 1 until only the counters are left
+    count INTEGER NOT NULL,      -- readings
+    body BLOB NOT NULL           -- msgpack: [[source, [reading, ...]], ...]
+);
+CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead_letter (
+    id INTEGER PRIMARY KEY,
+    at_utc TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    origin TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    body BLOB NOT NULL
+);
+"""
+MOST_READINGS_A_ROW: Final = 2000
+MOST_DEAD_LETTERS: Final = 1000
+
+HELD, SYNCED, RESTAMPED, UNSYNCED = range(4)
+_CLOCKS: Final = {SYNCED: Clock.SYNCED, RESTAMPED: Clock.RESTAMPED, UNSYNCED: Clock.UNSYNCED}
+
+Body = list[tuple[str, list[Reading]]]
+_encode = msgspec.msgpack.Encoder().encode
+_decode_body = msgspec.msgpack.Decoder(Body).decode
+T = TypeVar("T")
+
+
+class Watermark(Struct, frozen=True, array_like=True, order=True):
+    """The number of a stream's last committed message. Numbers only rise, so what is not above it is a repeat."""
+
+    incarnation: int = 0
+    sequence: int = 0
+
+
+class Progress(Struct, array_like=True):
+    """How far one output has got; its own thread keeps it current."""
+
+    front: int = 0  # every row up to here is done, but those in a gap
+    gaps: list[tuple[int, int]] = []  # (after, upto], left for later so that newer rows could go first
+    delivered: int = 0  # readings
+    refused: int = 0  # readings that the peer will never take: now dead letters
+    damaged: int = 0  # readings whose row could not be read back
+    memo: dict[str, int] = {}
+
+    @property
+    def behind(self) -> int:
+        """Every row up to here is done, without exception."""
+        return min([self.front, *(after for after, _ in self.gaps)])
+
+    def owes(self, row: int) -> bool:
+        """Whether a row is still to be delivered."""
+        return row > self.front or any(after < row <= upto for after, upto in self.gaps)
+
+
+class Account(Struct, array_like=True):
+    """What an output was given and what was taken from it before it got there; the ingest loop keeps it."""
+
+    accepted: int = 0  # readings committed since this output exists
+    quota: int = 0  # readings that made room for newer ones
+    lost: int = 0  # readings missing after damage to the file
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A committed row, as an output gets it. It has fewer records than readings only if it could not be read back."""
+
+    id: int
+    count: int
+    records: list[Record]
+
+
+@dataclass(slots=True)
+class Intake:
+    """What one commit takes in."""
+
+    readings: dict[str, list[Reading]] = field(default_factory=dict)  # by source
+    watermarks: dict[str, Watermark] = field(default_factory=dict)  # by stream
+    boots: dict[str, dict[str, int]] = field(default_factory=dict)  # last sequence by boot, by "source/device"
+    dead_letters: list[tuple[str, str, bytes]] = field(default_factory=list)  # origin, reason, body
+    count: int = 0  # readings
+
+    def __bool__(self) -> bool:
+        return bool(self.watermarks or self.dead_letters)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What turns the monotonic times of a commit into UTC."""
+
+    boot: str
+    offset_ns: int
+    clock: int
+
+
+class Outbox:
+    """The one writing connection. Only the ingest loop uses it; each output reads through a `Reader` of its own."""
+
+    def __init__(self, path: Path, *, reserve_bytes: int, quota_bytes: int) -> None:
+        self.path = path
+        self._quota_bytes = quota_bytes
+        self._connection = connect(path)
+        self._connection.executescript(SCHEMA)
+        self._reserve(reserve_bytes)
+        state = dict(self._connection.execute("SELECT key, value FROM state"))
+        head = msgspec.msgpack.decode(state["head"], type=int) if "head" in state else 0
+        self.head = max(head, self._number("SELECT max(id) FROM row"))  # the newest row there ever was
+        self.bytes = self._number("SELECT sum(length(body)) FROM row")
+        self.watermarks = _states(state, "stream/", Watermark)
+        self.boots = _states(state, "boots/", dict[str, int])
+        self.progress = _states(state, "output/", Progress)  # as last committed; the outputs' threads have newer
+        self.accounts = _states(state, "account/", Account)
+
+    def serve(self, outputs: Iterable[str]) -> None:
+        """Settle which outputs there are. A new one starts at the head, one that is gone gives up what it had left."""
+        outputs = set(outputs)
+        with self._transaction():
+            for gone in (self.progress.keys() | self.accounts.keys()) - outputs:
+                pending = self.pending(self.progress[gone]) if gone in self.progress else 0
+                log.warning("output %s is no longer configured; %d readings will not reach it", gone, pending)
+                self._connection.execute("DELETE FROM state WHERE key IN (?, ?)", (f"output/{gone}", f"account/{gone}"))
+                self.progress.pop(gone, None)
+                self.accounts.pop(gone, None)
+            for name in outputs:
+                progress = self.progress.setdefault(name, Progress(front=self.head))
+                account = self.accounts.setdefault(name, Account())
+                self._settle(name, progress, account)
+                self._put(f"output/{name}", progress)
+                self._put(f"account/{name}", account)
+
+    def commit(
+        self, intake: Intake, stamp: Stamp, progress: Mapping[str, Progress], busy: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """Commit `intake` and how far the outputs have got. `busy` are the rows (after, upto] that they hold just now.
+
+        Raises `sqlite3.Error`, also for a full disk: nothing has changed then, and the same call can be made again.
+        """
+        head, size = self.head, self.bytes
+        accounts = {name: msgspec.structs.replace(self.accounts[name]) for name in progress}
+        with self._transaction():
+            for body, count in _bodies(intake.readings):
+                head += 1
+                size += len(body)
+                self._connection.execute(
+                    "INSERT INTO row VALUES (?, ?, ?, ?, 1, ?, ?)",
+                    (head, stamp.boot, stamp.offset_ns, stamp.clock, count, body),
+                )
+            for account in accounts.values():
+                account.accepted += intake.count
+            size -= self._forget(min((done.behind for done in progress.values()), default=head))
+            if size > self._quota_bytes:
+                size -= self._make_room(size - self._quota_bytes * 9 // 10, progress, accounts, busy)
+            self._put("head", head)
+            for stream, watermark in intake.watermarks.items():
+                self._put(f"stream/{stream}", watermark)
+            for key, boots in intake.boots.items():
+                self._put(f"boots/{key}", boots)
+            for name, done in progress.items():
+                self._put(f"output/{name}", done)
+                self._put(f"account/{name}", accounts[name])
+            self._bury(intake.dead_letters)
+        self.head, self.bytes = head, size
+        self.accounts.update(accounts)
+        self.progress.update(progress)
+        self.watermarks.update(intake.watermarks)
+        self.boots.update(intake.boots)
+
+    def date_held(self, stamp: Stamp) -> int:
+        """Date the rows that waited for the clock; return how many readings that were.
+
+        Rows of an earlier boot keep the guess they were stored with: their monotonic clock is gone.
+        """
+        with self._transaction():
+            held = self._number("SELECT sum(count) FROM row WHERE clock = ?", HELD)
+            self._connection.execute(
+                "UPDATE row SET clock = ?, offset_ns = ? WHERE clock = ? AND boot = ?",
+                (stamp.clock, stamp.offset_ns, HELD, stamp.boot),
+            )
+            self._connection.execute("UPDATE row SET clock = ? WHERE clock = ?", (UNSYNCED, HELD))
+        return held
+
+    def pending(self, progress: Progress) -> int:
+        """Count, row by row, the readings that an output still has to get."""
+        count = self._number("SELECT sum(count) FROM row WHERE id > ?", progress.front)
+        for after, upto in progress.gaps:
+            count += self._number("SELECT sum(count) FROM row WHERE id > ? AND id <= ?", after, upto)
+        return count
+
+    @property
+    def held(self) -> int:
+        """Readings that wait for the clock."""
+        return self._number("SELECT sum(count) FROM row WHERE clock = ?", HELD)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size on the disk, the write-ahead log included."""
+        return sum(part.stat().st_size for part in parts(self.path) if part.exists())
+
+    def _settle(self, name: str, progress: Progress, account: Account) -> None:
+        """Make the account agree with the rows that are there: after damage to the file it may not."""
+        known = progress.delivered + progress.refused + progress.damaged + account.quota + account.lost
+        missing = account.accepted - known - self.pending(progress)
+        if missing > 0:
+            account.lost += missing
+            log.error("%d readings for output %s are gone: the outbox was damaged", missing, name)
+        elif missing < 0:
+            account.accepted -= missing
+
+    def _forget(self, upto: int) -> int:
+        size = self._number("SELECT sum(length(body)) FROM row WHERE id <= ?", upto)
+        self._connection.execute("DELETE FROM row WHERE id <= ?", (upto,))
+        return size
+
+    def _make_room(
+        self,
+        wanted_bytes: int,
+        progress: Mapping[str, Progress],
+        accounts: Mapping[str, Account],
+        busy: Sequence[tuple[int, int]],
+    ) -> int:
+        """Drop the oldest raw values first, then the oldest rows whole; return the bytes that were freed.
+
+        A counter goes last because the next one makes good for it: what happened in between stays known.
+        """
+        freed = 0
+        for raw in (1, 0):
+            rows = self._connection.execute("SELECT id FROM row WHERE raw = ? ORDER BY id", (raw,)).fetchall()
+            for (row,) in rows:
+                if freed >= wanted_bytes:
+                    return freed
+                if any(after < row <= upto for after, upto in busy):
+                    continue
+                count, body = self._connection.execute("SELECT count, body FROM row WHERE id = ?", (row,)).fetchone()
+                kept = _only_counters(_decode_body(body)) if raw else []
+                left = sum(len(readings) for _, readings in kept)
+                new_body = _encode(kept) if kept else b""
+                if kept:
+                    self._connection.execute(
+                        "UPDATE row SET raw = 0, count = ?, body = ? WHERE id = ?", (left, new_body, row)
+                    )
+                else:
+                    self._connection.execute("DELETE FROM row WHERE id = ?", (row,))
+                freed += len(body) - len(new_body)
+                for name, done in progress.items():
+                    if done.owes(row):
+                        accounts[name].quota += count - left
+        return freed
+
+    def _bury(self, dead_letters: Sequence[tuple[str, str, bytes]]) -> None:
+        if dead_letters:
+            self._connection.executemany(
+                "INSERT INTO dead_letter (origin, reason, body) VALUES (?, ?, ?)", dead_letters[-MOST_DEAD_LETTERS:]
+            )
+            self._connection.execute(
+                "DELETE FROM dead_letter WHERE id <= (SELECT max(id) FROM dead_letter) - ?", (MOST_DEAD_LETTERS,)
+            )
+
+    def _reserve(self, reserve_bytes: int) -> None:
+        """Own some free pages, and a write-ahead log as long, so that a full disk does not stop the commits at once."""
+        page_bytes = self._number("PRAGMA page_size")
+        missing = reserve_bytes - page_bytes * self._number("PRAGMA page_count")
+        if missing <= 0:
+            return
+        try:
+            with self._transaction():
+                self._connection.execute("CREATE TABLE reserve (space BLOB)")
+                self._connection.execute("INSERT INTO reserve VALUES (zeroblob(?))", (missing,))
+                self._connection.execute("DROP TABLE reserve")
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.OperationalError as error:
+            log.warning("no room to reserve %d MB for the outbox: %s", reserve_bytes // 1_000_000, error)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # SQLite has rolled back by itself when the disk is full
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _put(self, key: str, value: object) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, _encode(value)))
+
+    def _number(self, query: str, *arguments: Any) -> int:
+        (number,) = self._connection.execute(query, arguments).fetchone()
+        return number or 0
+
+
+class Reader:
+    """An output's own connection: it reads beside the commits and never waits for them."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect(path)
+
+    def rows(self, after: int, upto: int | None, most_readings: int) -> list[Row]:
+        """Read the oldest rows of (after, upto], some `most_readings` together, up to one that waits for the clock."""
+        rows: list[Row] = []
+        query = "SELECT id, offset_ns, clock, count, body FROM row WHERE id > ? AND id <= ? ORDER BY id"
+        cursor = self._connection.execute(query, (after, upto if upto is not None else 2**62))
+        count = 0
+        for row_id, offset_ns, clock, row_count, body in cursor:
+            if clock == HELD or (rows and count + row_count > most_readings):
+                break
+            rows.append(Row(row_id, row_count, _records(row_id, body, offset_ns, clock)))
+            count += row_count
+        cursor.close()
+        return rows
+
+    def count(self, after: int) -> int:
+        """Count the readings after a row."""
+        (count,) = self._connection.execute("SELECT sum(count) FROM row WHERE id > ?", (after,)).fetchone()
+        return count or 0
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file as every part of the writer does. The connection must not cross a fork."""
+    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def parts(path: Path) -> list[Path]:
+    """The files that make up an outbox."""
+    return [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]
+
+
+def _bodies(readings: Mapping[str, list[Reading]]) -> Iterator[tuple[bytes, int]]:
+    """Pack the readings of all sources into as few bodies as possible."""
+    body: Body = []
+    room = MOST_READINGS_A_ROW
+    for source, of_source in readings.items():
+        start = 0
+        while start < len(of_source):
+            some = of_source[start : start + room]
+            body.append((source, some))
+            start += len(some)
+            room -= len(some)
+            if not room:
+                yield _encode(body), MOST_READINGS_A_ROW
+                body, room = [], MOST_READINGS_A_ROW
+    if body:
+        yield _encode(body), MOST_READINGS_A_ROW - room
+
+
+def _records(row_id: int, body: bytes, offset_ns: int, clock: int) -> list[Record]:
+    try:
+        decoded = _decode_body(body)
+    except msgspec.MsgspecError as error:
+        log.error("row %d of the outbox cannot be read back: %s", row_id, error)
+        return []
+    state = _CLOCKS[clock]
+    return [
+        Record(source, reading.device, reading.at_ns + offset_ns, reading.values, reading.quality, state)
+        for source, readings in decoded
+        for reading in readings
+    ]
+
+
+def _only_counters(body: Body) -> Body:
+    """Keep each device's last counters of a row and nothing else."""
+    kept: Body = []
+    for source, readings in body:
+        last: dict[str, Reading] = {}
+        for reading in readings:
+            counters = {metric: value for metric, value in reading.values.items() if metric in COUNTERS}
+            if counters:
+                last[reading.device] = msgspec.structs.replace(reading, values=counters)
+        if last:
+            kept.append((source, list(last.values())))
+    return kept
+
+
+def _states(state: Mapping[str, bytes], prefix: str, kind: type[T]) -> dict[str, T]:
+    found = {}
+    for key, value in state.items():
+        if key.startswith(prefix):
+            try:
+                found[key.removeprefix(prefix)] = msgspec.msgpack.decode(value, type=kind)
+            except msgspec.MsgspecError as error:
+                log.error("the outbox has forgotten %s: %s", key, error)
+    return found
