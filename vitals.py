@@ -29,7 +29,7 @@ REFUSALS: Final = (
 # What each role counts. `_ns` is CLOCK_MONOTONIC unless the name says utc; totals only ever rise.
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
     # written by the parent, one row a child
-    "process": ("state", "pid", "starts", "failures", "hangs", "since_ns", "healthy_since_ns"),
+    "process": ("state", "pid", "starts", "failures", "hangs", "since_ns"),
     # written by a worker
     "worker": (
         "beat_ns",
@@ -51,7 +51,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     # written by the writer
     "writer": (
         "beat_ns",
-        "received",  # readings taken from report channels
         "accepted",  # readings committed
         "duplicates",
         "dead_letters",
@@ -62,7 +61,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "clock_steps",
         "unsynced",  # records dated by a clock that was never set
         "salvages",
-        "lost_in_salvage",
         "outbox_bytes",
         "last_commit_ns",
     ),

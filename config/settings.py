@@ -54,6 +54,7 @@ class Supervise(Table, frozen=True, kw_only=True):
     """`[supervise]`: how patient the parent is."""
 
     hung_after_s: Positive = 30.0  # a process whose work loop shows no sign of life for so long is replaced
+    longest_pause_s: Positive = 60.0  # before a process that keeps failing is started again; the writer waits 5 at most
     stop_within_s: Positive = 10.0  # from the request to stop until the last process is gone
 
 

@@ -1,104 +1,91 @@
-"""One child process: how it is forked, signalled and buried."""
+"""One child of the parent over all its lives: what it is to do, whether it lives, what its predecessors left."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import faulthandler
-import logging
-import os
-import signal
-import sys
+import socket
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Final, NoReturn
+from collections.abc import Collection
+from typing import Final
 
-log = logging.getLogger("parent")
+import channel
+from config.settings import Supervise
+from supervise import deposits
+from supervise.fork import Life
+from supervise.house import Plan, Role
+from supervise.restarts import Restarts
+from supervise.states import State
+from vitals import Board, Row
 
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-_PR_SET_NAME: Final = 15
-_EVERY_SIGNAL: Final = signal.valid_signals()
+_WRITER_LONGEST_PAUSE_S: Final = 5.0  # without the writer everything else piles up
+
+Ends = tuple[socket.socket, socket.socket]  # of a report channel: the worker's and the writer's
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
-    """A running child. `pidfd` becomes readable when it ends, and signals sent through it reach nobody else."""
+class Child:
+    """One plan, the process that carries it out just now, and what outlives that process."""
 
-    pid: int
-    pidfd: int
-    since_s: float  # monotonic
+    def __init__(self, plan: Plan, board: Board, patience: Supervise, ends: Ends | None = None) -> None:
+        self.plan = plan
+        self.vitals: Row = board.claim("process", plan.name)
+        self._claimed: set[tuple[str, str]] = set()
+        self.heart = self.claim_rows(board)
+        self.life: Life | None = None
+        self.wanted = True
+        self.due_s = 0.0  # when it is to be started, while it has no life
+        self.stopping_at_s: float | None = None  # deadline of a requested end: then it is killed
+        self.aborted_at_s: float | None = None  # it was hung and got SIGABRT
+        self.forgive(patience)
+        self.ends: Ends | None = None
+        self.deposits: deposits.Deposits | None = None
+        self.deposit_end: socket.socket | None = None
+        if plan.role is Role.WORKER:
+            self.ends = ends or channel.pair()
+            self.deposit_end, parent_end = deposits.pair()
+            self.deposits = deposits.Deposits(parent_end)
 
-    def send(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, number)
+    def forgive(self, patience: Supervise) -> None:
+        """Forget how often it ended."""
+        longest_s = patience.longest_pause_s
+        if self.plan.role is Role.WRITER:
+            longest_s = min(longest_s, _WRITER_LONGEST_PAUSE_S)
+        self.restarts = Restarts(longest_s)
 
     @property
-    def ended(self) -> bool:
-        return os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    def stream(self) -> str:
+        return self.plan.rows[0][1]
 
-    def bury(self) -> int:
-        """Return the exit status of one that ended (negative: the signal that killed it), and forget it."""
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
-        return os.waitstatus_to_exitcode(status)
+    def claim_rows(self, board: Board) -> Row:
+        """Have the rows of its plan and no others; only while it has no life that might write to them."""
+        self.release_rows(board, but=self.plan.rows)
+        self._claimed = set(self.plan.rows)
+        rows = [board.claim(role, name) for role, name in self.plan.rows]
+        return rows[0]
 
+    def release_rows(self, board: Board, but: Collection[tuple[str, str]] = ()) -> None:
+        for role, name in self._claimed - set(but):
+            board.release(role, name)
 
-def fork(
-    name: str, main: Callable[[], None], keep: Collection[int], dies_with_parent: signal.Signals = signal.SIGKILL
-) -> Life:
-    """Fork a child that runs `main` and has no descriptor but stdin, stdout, stderr and `keep`.
+    @property
+    def silent_for_s(self) -> float:
+        """How long its work loop has shown no sign of life."""
+        since_s = self.life.since_s if self.life else 0.0
+        return time.monotonic() - max(since_s, self.heart["beat_ns"] / 1e9)
 
-    Signals are blocked around the fork, so that none meant for the parent runs the parent's handler in the child.
-    """
-    parent = os.getpid()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY_SIGNAL)
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _live(name, main, keep, parent, dies_with_parent)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return Life(pid, os.pidfd_open(pid), time.monotonic())
+    @property
+    def beats(self) -> bool:
+        return self.life is not None and self.heart["beat_ns"] / 1e9 > self.life.since_s
 
-
-def _live(
-    name: str,
-    main: Callable[[], None],
-    keep: Collection[int],
-    parent: int,
-    dies_with_parent: signal.Signals,
-) -> NoReturn:
-    """Be the child, from the fork to the end; never return into the parent's code."""
-    status = 1
-    try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what follows
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        prctl = ctypes.CDLL(None).prctl
-        prctl(_PR_SET_PDEATHSIG, int(dies_with_parent), 0, 0, 0)
-        prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
-        if os.getppid() != parent:  # it died before prctl could see it
-            os._exit(1)
-        _close_all_but({0, 1, 2, *keep})
-        faulthandler.enable()  # SIGABRT, which the hung get first, prints the stack
-        main()
-        status = 0
-    except SystemExit as leave:
-        status = leave.code if isinstance(leave.code, int) else 1
-    except BaseException:
-        log.exception("%s failed; this is a bug", name)
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
-
-
-def _close_all_but(keep: set[int]) -> None:
-    for descriptor in [int(entry) for entry in os.listdir("/proc/self/fd")]:  # noqa: PTH208 - names, not paths
-        if descriptor not in keep:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+    def show(self) -> None:
+        """Put its state on the board."""
+        degraded = self.restarts.is_degraded(time.monotonic())
+        if not self.wanted:
+            state = State.STOPPED if self.life is None else State.RUNNING
+        elif self.life is None:
+            state = State.DEGRADED if degraded else State.BACKOFF
+        elif not self.beats:
+            state = State.STARTING
+        else:
+            state = State.DEGRADED if degraded else State.RUNNING
+        self.vitals["state"] = state
+        self.vitals["pid"] = self.life.pid if self.life else 0
+        self.vitals["since_ns"] = int(self.life.since_s * 1e9) if self.life else 0

@@ -35,7 +35,7 @@ class Deposits:
 
     def receive(self) -> list[str]:
         """Take what the worker sent; return the names that are new or have a new descriptor."""
-        names = []
+        names: list[str] = []
         while True:
             try:
                 message, descriptors, _, _ = socket.recv_fds(self._end, 256, 4)

@@ -18,20 +18,18 @@ import signal
 import socket
 import termios
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from config.load import ConfigurationError
-
-import channel
 from supervise import deposits
-from supervise.child import Life, fork
-from supervise.house import House, Plan, Role, Start
+from supervise.child import Child, Ends
+from supervise.fork import Life, fork
+from supervise.house import House, Role, Start
 from supervise.instance import Incarnations, lock
 from supervise.notify import Notifier, inherited_descriptors
-from supervise.restarts import Restarts
-from supervise.states import CONFIGURATION_EXITS, State
-from vitals import Board, Row
+from supervise.states import CONFIGURATION_EXITS
+from vitals import Board
 
 log = logging.getLogger("parent")
 
@@ -41,90 +39,16 @@ _PAUSED_AFTER_S: Final = 5.0  # a turn that took so long means that the parent i
 _LOCK_PATIENCE_S: Final = 5.0  # a writer that lost its parent empties the channels before it lets go
 _WORKERS_SHARE: Final = 0.5  # of the time to stop; the writer comes after them and needs the rest
 _READY_AT_LATEST_S: Final = 20.0
-# Restarts never stop; without the writer everything else piles up, so it waits least.
-LONGEST_PAUSE_S: Final = {Role.WORKER: 60.0, Role.WRITER: 5.0, Role.API: 60.0}
-
-
-Ends = tuple[socket.socket, socket.socket]  # of a report channel: the worker's and the writer's
-
-
-class _Child:
-    """One process of the house over all its lives."""
-
-    def __init__(self, plan: Plan, board: Board, longest_pause_s: float, ends: Ends | None = None) -> None:
-        self.plan = plan
-        self.vitals: Row = board.claim("process", plan.name)
-        self._claimed: set[tuple[str, str]] = set()
-        self.heart = self.claim_rows(board)
-        self.life: Life | None = None
-        self.wanted = True
-        self.due_s = 0.0  # when it is to be started, while it has no life
-        self.stopping_at_s: float | None = None  # deadline of a requested end: then it is killed
-        self.aborted_at_s: float | None = None  # it was hung and got SIGABRT
-        self.restarts = Restarts(longest_pause_s)
-        self.ends: Ends | None = None
-        self.deposits: deposits.Deposits | None = None
-        self.deposit_end: socket.socket | None = None
-        if plan.role is Role.WORKER:
-            self.ends = ends or channel.pair()
-            self.deposit_end, parent_end = deposits.pair()
-            self.deposits = deposits.Deposits(parent_end)
-
-    @property
-    def stream(self) -> str:
-        return self.plan.rows[0][1]
-
-    def claim_rows(self, board: Board) -> Row:
-        """Have the rows of its plan and no others; only while it has no life that might write to them."""
-        self.release_rows(board, but=self.plan.rows)
-        self._claimed = set(self.plan.rows)
-        return [board.claim(role, name) for role, name in self.plan.rows][0]
-
-    def release_rows(self, board: Board, but: Collection[tuple[str, str]] = ()) -> None:
-        for role, name in self._claimed - set(but):
-            board.release(role, name)
-
-    @property
-    def silent_for_s(self) -> float:
-        """How long its work loop has shown no sign of life."""
-        since_s = self.life.since_s if self.life else 0.0
-        return time.monotonic() - max(since_s, self.heart["beat_ns"] / 1e9)
-
-    @property
-    def beats(self) -> bool:
-        return self.life is not None and self.heart["beat_ns"] / 1e9 > self.life.since_s
-
-    def show(self) -> None:
-        """Put its state on the board."""
-        degraded = self.restarts.is_degraded(time.monotonic())
-        if not self.wanted:
-            state = State.STOPPED if self.life is None else State.RUNNING
-        elif self.life is None:
-            state = State.DEGRADED if degraded else State.BACKOFF
-        elif not self.beats:
-            state = State.STARTING
-        else:
-            state = State.DEGRADED if degraded else State.RUNNING
-        self.vitals["state"] = state
-        self.vitals["pid"] = self.life.pid if self.life else 0
-        self.vitals["since_ns"] = int(self.life.since_s * 1e9) if self.life else 0
 
 
 class Parent:
     """Runs a house until it is told to stop. `load` reads the configuration anew for a reload."""
 
-    def __init__(
-        self,
-        house: House,
-        load: Callable[[], House],
-        *,
-        longest_pause_s: Mapping[Role, float] = LONGEST_PAUSE_S,
-    ) -> None:
+    def __init__(self, house: House, load: Callable[[], House]) -> None:
         self._house = house
         self._load = load
-        self._longest_pause_s = longest_pause_s
         self._board = Board()
-        self._children: dict[str, _Child] = {}
+        self._children: dict[str, Child] = {}
         self._emptying: dict[str, Ends] = {}  # channels of sources that are gone, by stream
         self._selector = selectors.DefaultSelector()
         self._signals: list[signal.Signals] = []
@@ -234,7 +158,7 @@ class Parent:
             child_or_none = self._children.get(name)
             if child_or_none is None:
                 left = self._emptying.pop(plan.rows[0][1], None) if plan.role is Role.WORKER else None
-                child = self._children[name] = _Child(plan, self._board, self._longest_pause_s[plan.role], left)
+                child = self._children[name] = Child(plan, self._board, house.supervise, left)
                 self._adopt(child)
                 new_channels |= plan.role is Role.WORKER
                 continue
@@ -243,13 +167,13 @@ class Parent:
             child.plan, child.wanted = plan, True
             if changed:
                 child.due_s = 0.0
-                child.restarts = Restarts(self._longest_pause_s[plan.role])
+                child.forgive(house.supervise)
                 self._end(child, deadline_s)
         if new_channels:
             for child in self._of_role(Role.WRITER):
                 self._end(child, deadline_s)  # its successor is born with all the channels
 
-    def _adopt(self, child: _Child) -> None:
+    def _adopt(self, child: Child) -> None:
         """Give a new child's successor what systemd kept while there was no parent."""
         if child.deposits is None:
             return
@@ -261,10 +185,10 @@ class Parent:
 
     # ---- the children
 
-    def _of_role(self, *roles: Role) -> list[_Child]:
+    def _of_role(self, *roles: Role) -> list[Child]:
         return [child for child in self._children.values() if child.plan.role in roles]
 
-    def _end(self, child: _Child, deadline_s: float, *, for_good: bool = False) -> None:
+    def _end(self, child: Child, deadline_s: float, *, for_good: bool = False) -> None:
         """Ask a child to end by `deadline_s`; when that has passed it is killed."""
         child.wanted = child.wanted and not for_good
         if child.life and child.stopping_at_s is None:
@@ -279,7 +203,7 @@ class Parent:
             if child.wanted and child.life is None and child.due_s <= now_s:
                 self._start(child)
 
-    def _start(self, child: _Child) -> None:
+    def _start(self, child: Child) -> None:
         child.heart = child.claim_rows(self._board)
         plan = child.plan
         start = Start(
@@ -322,7 +246,7 @@ class Parent:
         self._close_emptied()
         self._go_on_stopping()
 
-    def _note_end(self, child: _Child, life: Life, status: int) -> None:
+    def _note_end(self, child: Child, life: Life, status: int) -> None:
         now_s = time.monotonic()
         if child.stopping_at_s is not None and child.aborted_at_s is None:
             child.stopping_at_s = None
@@ -337,7 +261,7 @@ class Parent:
         when = f"in {pause_s:.0f} s" if pause_s >= 1 else "at once"
         log.warning("%s ended %s; it starts again %s", child.plan.name, _how(status), when)
 
-    def _retire(self, name: str, child: _Child) -> None:
+    def _retire(self, name: str, child: Child) -> None:
         """Forget a child that is not wanted any more, but for what its channel still holds."""
         del self._children[name]
         self._board.release("process", name)
@@ -412,7 +336,7 @@ class Parent:
             elif isinstance(key.fileobj, deposits.Deposits):
                 self._take_deposits(key.fileobj, key.data)
 
-    def _take_deposits(self, deposited: deposits.Deposits, child: _Child) -> None:
+    def _take_deposits(self, deposited: deposits.Deposits, child: Child) -> None:
         for name in deposited.receive():
             self._notifier.keep(f"{child.stream}.{name}", deposited.kept[name])
 

@@ -1,0 +1,123 @@
+"""The api process: an HTTP server that lives and dies alone. It holds no device and no data."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+
+from api.app import create_app
+from api.connections import PatientProtocol
+from config.settings import Settings
+from vitals import Board, Row
+
+logger = logging.getLogger("api")
+
+# A burst of connections is accepted in one go before the surplus is closed: this many descriptors more, at most.
+_BACKLOG = 128
+_BEAT_EVERY_S = 1.0
+
+
+def main(settings: Settings, board: Board) -> None:
+    """Answer requests until SIGTERM. Exit with EX_CONFIG if the address cannot be had: only a person can mend that."""
+    row = board.claim("api", "api")
+    host, port = settings.api.host, settings.api.port
+    try:
+        listeners = _listen(host, port)
+    except OSError as error:
+        trouble = _what_to_do(error, host, port)
+        row.note = trouble
+        logger.error(trouble)
+        sys.exit(os.EX_CONFIG)
+    row.note = ""
+    server = _Server(_server_config(settings, board))
+    signal.signal(signal.SIGTERM, server.handle_exit)  # not SIGINT: what Ctrl-C means is the parent's decision
+    logger.info("serving %s", " and ".join(_url(listener) for listener in listeners))
+    asyncio.run(_serve(server, listeners, row))
+
+
+async def _serve(server: uvicorn.Server, listeners: list[socket.socket], row: Row) -> None:
+    beating = asyncio.create_task(_beat(row))
+    await server.serve(sockets=listeners)
+    beating.cancel()
+
+
+async def _beat(row: Row) -> None:
+    """Beat from the loop that answers the requests: if it hangs, the heartbeat stands still, and the parent sees it."""
+    while True:
+        row.beat()
+        await asyncio.sleep(_BEAT_EVERY_S)
+
+
+class _Server(uvicorn.Server):
+    """A server for which SIGTERM is an order to leave. uvicorn would raise it once more and die of it after all."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server_config(settings: Settings, board: Board) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(settings, board),
+        loop="asyncio",
+        http=PatientProtocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,  # ours: one line a record, to the parent's stderr
+        log_level="error",  # its warnings come one a request, and so at the will of whoever sends them
+        access_log=False,
+        proxy_headers=False,  # nobody's word is taken for who asks
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=16 * 1024,
+    )
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Listen on every address that `host` stands for. `localhost` is two, of which a Pi may have one switched off."""
+    listeners: list[socket.socket] = []
+    absent: OSError | None = None
+    for family, _, _, _, address in socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        try:
+            listeners.append(socket.create_server(address[:2], family=family, backlog=_BACKLOG))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+            absent = error
+    if absent and not listeners:
+        raise absent
+    return listeners
+
+
+def _what_to_do(error: OSError, host: str, port: int) -> str:
+    """Say why we cannot listen, and what to do now, for the person standing at the Pi."""
+    if isinstance(error, socket.gaierror):
+        return f"{host} is no name that this machine knows; set [api] host to an address of it, or to 127.0.0.1"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"port {port} on {host} is in use; set [api] port to a free one"
+        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
+            return f"{host} is no address of this machine; set [api] host to one that it has, or to 127.0.0.1"
+        case errno.EACCES | errno.EPERM:
+            return f"port {port} is kept for the system; set [api] port to 1024 or above"
+        case _:
+            return f"cannot listen on port {port} of {host}: {error.strerror}; set [api] host and port to others"
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,59 @@
+"""A small house in which all is well; each test breaks one thing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from config.settings import Api, ClockRules, OutputTable, PolledTable, Settings, Site, SourceTable, Supervise, Writer
+from vitals import PROCESS_STATES, Board, Row
+
+MINUTE_NS = 60 * 10**9
+
+
+@dataclass
+class House:
+    settings: Settings
+    board: Board
+
+    def row(self, role: str, name: str) -> Row:
+        return self.board.claim(role, name)
+
+    def put(self, role: str, name: str, note: str | None = None, **numbers: int) -> None:
+        row = self.row(role, name)
+        if note is not None:
+            row.note = note
+        for field, number in numbers.items():
+            row[field] = number
+
+
+@pytest.fixture
+def house() -> House:
+    settings = Settings(
+        site=Site(name="cottage"),
+        supervise=Supervise(hung_after_s=30),
+        writer=Writer(),
+        clock=ClockRules(),
+        api=Api(port=0),
+        sources={
+            "meter": SourceTable(kind="esp32_http"),
+            "plugs": PolledTable(kind="kasa", interval_s=1200),
+            "off": SourceTable(kind="pulse", enabled=False),
+        },
+        outputs={"csv": OutputTable(), "influx": OutputTable()},
+    )
+    house = House(settings, Board())
+    now, today = time.monotonic_ns(), time.time_ns()
+    running = PROCESS_STATES.index("running")
+    for process in ("source.meter", "source.plugs", "writer", "api"):
+        since = now - 24 * 60 * MINUTE_NS
+        house.put("process", process, state=running, pid=4242, starts=1, since_ns=since)
+    for source in ("meter", "plugs"):
+        house.put("worker", source, beat_ns=now, open=1, last_round_ns=now, last_reading_ns=now, readings=20, sent=20)
+    house.put("writer", "writer", beat_ns=now, accepted=40, commits=4, clock_synced=1, last_commit_ns=now)
+    for output in ("csv", "influx"):
+        house.put("output", output, state=1, accepted=40, delivered=38, pending=2, oldest_pending_utc_ns=today)
+    house.put("api", "api", beat_ns=now)
+    return house

@@ -1,0 +1,208 @@
+"""The real server in a real process, over loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import json
+import multiprocessing
+import os
+import re
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+import api.connections
+import logs
+from api import serve
+from config.settings import Api
+
+FORK = multiprocessing.get_context("fork")
+
+
+class Server:
+    """The api process of a house: forked as the parent does it, so that it shares the board."""
+
+    def __init__(self, house, *, descriptors: int = 1024) -> None:
+        self.log = b""
+        self._log_end, log_end = os.pipe()
+        self.process = FORK.Process(target=self._run, args=(house, log_end, descriptors))
+        self.process.start()
+        os.close(log_end)
+        self.port = 0
+
+    @staticmethod
+    def _run(house, log_end: int, descriptors: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the parent leaves it
+        sys.stderr = os.fdopen(log_end, "w")
+        logs.start()
+        serve.main(house.settings, house.board)
+
+    def wait_until_it_serves(self) -> None:
+        while not (found := re.search(rb"serving http://\S+:(\d+)", self.log)):
+            assert self._read_log(), f"the api ended: {self.log.decode()}"
+        self.port = int(found[1])
+
+    def end(self, within_s: float) -> int | None:
+        """Wait for the end of the process, and return its exit code."""
+        self.process.join(within_s)
+        if self.process.exitcode is not None:
+            while self._read_log():
+                pass
+        return self.process.exitcode
+
+    def _read_log(self) -> bytes:
+        ready, _, _ = select.select([self._log_end], [], [], 10)
+        assert ready, f"the api says nothing: {self.log.decode()}"
+        text = os.read(self._log_end, 65536)
+        self.log += text
+        return text
+
+    def get(self, path: str) -> tuple[int, str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.process.close()
+        os.close(self._log_end)
+
+
+@contextlib.contextmanager
+def served(house, **options: int) -> Iterator[Server]:
+    server = Server(house, **options)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def test_it_serves_beats_counts_and_leaves_when_asked_although_connections_are_open(house):
+    with served(house) as server:
+        server.wait_until_it_serves()
+        assert server.get("/healthz") == (200, '{"status":"ok"}')
+        assert "wattherd_info" in server.get("/metrics")[1]
+        assert house.row("api", "api")["requests"] == 2
+
+        first, deadline = house.row("api", "api")["beat_ns"], time.monotonic() + 5
+        while house.row("api", "api")["beat_ns"] == first:
+            assert time.monotonic() < deadline, "the heartbeat stands still"
+            time.sleep(0.05)
+
+        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        kept.request("GET", "/readyz")
+        assert json.loads(kept.getresponse().read())["status"] == "ready"
+        with contextlib.closing(kept), server.connect() as half_a_request, server.connect():
+            half_a_request.sendall(b"GET /metrics HTTP/1.1\r\nHo")
+            os.kill(server.process.pid, signal.SIGTERM)
+            assert server.end(within_s=3) == 0
+        assert b"Traceback" not in server.log
+        assert server.log.count(b"\n") == 1, f"one line, that it serves: {server.log.decode()}"
+
+
+def test_ctrl_c_is_left_to_the_parent(house):
+    with served(house) as server:
+        server.wait_until_it_serves()
+        os.kill(server.process.pid, signal.SIGINT)
+        for _ in range(3):
+            assert server.get("/healthz")[0] == 200
+        assert server.process.is_alive()
+
+
+def test_a_port_in_use_is_told_and_not_retried_in_a_hurry(house):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        house.settings = with_api(house, port=port)
+        with served(house) as server:
+            assert server.end(within_s=5) == os.EX_CONFIG
+            words = f"port {port} on 127.0.0.1 is in use; set [api] port to a free one"
+            assert re.fullmatch(rf"\S+ ERROR api: {re.escape(words)}\n", server.log.decode())
+            assert house.row("api", "api").note == words
+
+
+def test_an_address_of_another_machine_is_told(house):
+    house.settings = with_api(house, host="192.0.2.1", port=8000)
+    with served(house) as server:
+        assert server.end(within_s=5) == os.EX_CONFIG
+        assert "192.0.2.1 is no address of this machine; set [api] host to one that it has" in server.log.decode()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "unknown"), "pi is no name that this machine knows; set [api] host"),
+        (PermissionError(errno.EACCES, "denied"), "port 80 is kept for the system; set [api] port to 1024 or above"),
+        (OSError(errno.ENOBUFS, "No buffers"), "cannot listen on port 80 of pi: No buffers; set [api] host"),
+    ],
+)
+def test_every_reason_not_to_listen_says_what_to_do(error, words):
+    assert serve._what_to_do(error, "pi", 80).startswith(words)
+
+
+def test_a_thousand_idle_connections_keep_nobody_out(house):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1200:
+        pytest.skip("this machine allows fewer than 1,200 descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    try:
+        with served(house, descriptors=512) as server, contextlib.ExitStack() as idle:
+            server.wait_until_it_serves()
+            for _ in range(10):
+                for _ in range(100):
+                    idle.enter_context(server.connect())
+                started = time.monotonic()
+                assert server.get("/healthz")[0] == 200
+                assert time.monotonic() - started < 1
+            os.kill(server.process.pid, signal.SIGTERM)
+            assert server.end(within_s=3) == 0
+            assert server.log.count(b"\n") == 1, server.log.decode()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "first", [b"", b"GET /healthz HTTP/1.1\r\nHost: pi\r\n\r\n"], ids=["at once", "after a request"]
+)
+def test_whoever_sends_a_request_drop_by_drop_is_shown_the_door(house, monkeypatch, first):
+    monkeypatch.setattr(api.connections, "PATIENCE_S", 0.3)
+    with served(house) as server:
+        server.wait_until_it_serves()
+        with server.connect() as slow:
+            slow.sendall(first + b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+            deadline = time.monotonic() + 5
+            with pytest.raises(ConnectionError):
+                while time.monotonic() < deadline:
+                    slow.sendall(b"x")
+                    time.sleep(0.02)
+        assert server.get("/healthz")[0] == 200
+
+
+def test_a_head_that_never_ends_is_refused(house):
+    with served(house) as server:
+        server.wait_until_it_serves()
+        with server.connect() as endless, contextlib.suppress(ConnectionError):
+            endless.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000)
+            assert endless.recv(100).startswith(b"HTTP/1.1 400")
+        assert server.get("/healthz")[0] == 200
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert server.end(within_s=3) == 0
+        assert server.log.count(b"\n") == 1, "a stranger cannot fill the log"
+
+
+def with_api(house, **options):
+    from msgspec.structs import replace
+
+    return replace(house.settings, api=Api(**options))

@@ -1,0 +1,34 @@
+"""Real servers for the tests that want one: each is started once, and only if a test asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.peers.carbon import Carbon, running_carbon
+from tests.peers.influxd import Influxd, running_influxd
+from tests.peers.victoria_metrics import VictoriaMetrics, running_victoria_metrics
+
+# How long one example takes says more about the machine than about us.
+settings.register_profile("wattherd", deadline=None)
+settings.load_profile("wattherd")
+
+
+@pytest.fixture(scope="session")
+def carbon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Carbon]:
+    with running_carbon(tmp_path_factory.mktemp("carbon")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    with running_influxd(tmp_path_factory.mktemp("influxd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def victoria_metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VictoriaMetrics]:
+    with running_victoria_metrics(tmp_path_factory.mktemp("victoria-metrics")) as server:
+        yield server

@@ -1,0 +1,76 @@
+"""Starts real servers for tests: on loopback, on ports nobody uses, dead when the tests are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+
+def require(program: str) -> str:
+    """Return where `program` is; skip the test if nowhere, or fail it where REQUIRE_PEERS=1 says that it must be."""
+    found = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/bin")
+    if found:
+        return found
+    missing = f"{program} is not installed; try: make peers"
+    if os.environ.get("REQUIRE_PEERS") == "1":
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listened on a moment ago."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def wait_for(condition: Callable[[], T], what: str, within_s: float = 20.0) -> T:
+    """Return the first answer of `condition` that is true; fail when there is none in time."""
+    deadline_s = time.monotonic() + within_s
+    while not (answer := condition()):
+        if time.monotonic() > deadline_s:
+            pytest.fail(f"waited {within_s} s for {what}", pytrace=False)
+        time.sleep(0.01)
+    return answer
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int, log: Path, environment: dict[str, str] | None = None) -> Iterator[None]:
+    """Run `command` until the end of the block; it is ready when it listens on `port`."""
+    # Even if the tests are killed, no server is left behind.
+    guard = [setpriv, "--pdeathsig", "KILL", "--"] if (setpriv := shutil.which("setpriv")) else []
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*guard, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+        )
+    try:
+        wait_for(lambda: listens(port) or process.poll() is not None, f"{command[0]} to listen on port {port}")
+        if process.poll() is not None:
+            pytest.fail(f"{command[0]} ended with {process.returncode}:\n{log.read_text(errors='replace')[-2000:]}")
+        yield
+    finally:
+        process.kill()
+        process.wait()
