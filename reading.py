@@ -60,7 +60,9 @@ class Record(Struct, frozen=True):
 
 
 # The names a value may have. A counter only ever rises and survives longest when the outbox has to drop something.
-COUNTERS = frozenset({"pulses", "energy_wh", "energy_export_wh", "device_energy_wh", "gas_m3"})
+COUNTERS = frozenset(
+    {"pulses", "energy_wh", "energy_export_wh", "device_energy_wh", "device_energy_export_wh", "gas_m3"}
+)
 METRICS = COUNTERS | {
     "power_w",
     "apparent_power_va",

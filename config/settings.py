@@ -34,7 +34,7 @@ from msgspec import Meta, Struct
 Positive = Annotated[float, Meta(gt=0)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 # One segment of a Graphite path, one Influx tag, one file name and one Prometheus label at once.
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+NAME_PATTERN = r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 
 

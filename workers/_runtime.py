@@ -136,6 +136,7 @@ class Worker:
         while self._source.acknowledges and self._sender.backlog and not self._stopping:
             # Somebody outside waits for an answer, and the answer would be a promise that we cannot keep yet.
             self._vitals.beat()
+            self._show()
             self._sender.wait(_LONGEST_NAP_S)
             self._sender.flush()
         self._show()

@@ -55,7 +55,10 @@ class Memo(dict[str, int]):
     """What an output must not forget, committed in one transaction with its cursor: the size of a file, say."""
 
     def keep(self) -> None:
-        """Return when what is noted now is on the disk, without moving the cursor. Costs a commit: rarely needed."""
+        """Return when what is noted now is on the disk, together with all that was confirmed before this batch.
+
+        Costs a commit, so it is for the rare note that must be there before something is done that it can undo.
+        """
 
 
 class Output(ABC):

@@ -1,0 +1,106 @@
+"""InfluxDB's line protocol: `measurement,tag=… field=…,field=… nanoseconds`.
+
+A number is a float for ever, never `3i` (a plain `3` is a float): the first point decides the type of a field, and
+every other one of another type would be refused. No name and no value can start a line, a tag or a field of its own.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Final
+
+from reading import Clock, Quality, Record, Value
+from writer.outputs._numbers import print_numbers
+
+_MOST_TEMPLATES: Final = 10_000
+# Where a line ends for one reader or another.
+_BREAKS: Final = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029], " ")
+# Servers disagree on a backslash in front of an escape, and on a quotation mark in a name.
+_IN_NAMES: Final = str.maketrans(
+    dict.fromkeys([*_BREAKS, ord("\\"), ord('"')], "_") | {ord(","): "\\,", ord("="): "\\=", ord(" "): "\\ "}
+)
+_IN_TEXT: Final = str.maketrans(_BREAKS | {ord('"'): '\\"', ord("\\"): "\\\\"})
+
+
+def escape_name(text: str) -> str:
+    r"""Make `text` fit for a measurement, a tag or the key of a field.
+
+    >>> escape_name("air con,2=1")
+    'air\\ con\\,2\\=1'
+    """
+    return text.translate(_IN_NAMES)
+
+
+def quote_text(text: str) -> str:
+    r"""Make `text` the value of a field.
+
+    >>> quote_text('say "on"')
+    '"say \\"on\\""'
+    """
+    return f'"{text.translate(_IN_TEXT)}"'
+
+
+class LineProtocol:
+    """Turns records into lines. The tags of a device are worked out once, not for each record."""
+
+    def __init__(self, measurement: str, site: str) -> None:
+        self._measurement = measurement
+        self._site = site
+        self._heads: dict[tuple[str, str], str] = {}
+        self._templates: dict[tuple[str, ...], bytes] = {}
+
+    def line(self, record: Record) -> bytes:
+        r"""Return the line of `record`, nothing if there is nothing that can be said of it.
+
+        >>> LineProtocol("electricity", "home").line(Record("kasa", "fridge", 7, {"power_w": 86.5, "state": "on"}))
+        b'electricity,device=fridge,site=home,source=kasa power_w=86.5,state="on" 7\n'
+        """
+        numbers = print_numbers(record.values.values())
+        if numbers is None or record.quality is not Quality.MEASURED or record.clock is not Clock.SYNCED:
+            return self._line_of_any(record)
+        names = (record.source, record.device, *record.values)
+        template = self._templates.get(names) or self._remember_template(names)
+        return template % (*numbers, record.time_ns)
+
+    def _line_of_any(self, record: Record) -> bytes:
+        """The slow way, for text, numbers that are none, and what is not plainly measured."""
+        fields = [
+            f"{escape_name(key)}={text}" for key, value in record.values.items() if key and (text := _field(value))
+        ]
+        if not fields:
+            return b""
+        if record.quality is not Quality.MEASURED:
+            fields.append(f"quality={quote_text(record.quality)}")
+        if record.clock is not Clock.SYNCED:
+            fields.append(f"clock={quote_text(record.clock)}")
+        head = self._head(record.source, record.device)
+        return f"{head} {','.join(fields)} {record.time_ns}\n".encode("utf-8", "replace")
+
+    def _head(self, source: str, device: str) -> str:
+        head = self._heads.get((source, device))
+        if head is None:
+            if len(self._heads) >= _MOST_TEMPLATES:
+                self._heads.clear()
+            tags = {"device": device, "site": self._site, "source": source}  # in order: servers like them sorted
+            # A tag without a value would be refused.
+            pairs = [f"{key}={escape_name(value)}" for key, value in tags.items() if value]
+            head = self._heads[source, device] = ",".join([escape_name(self._measurement), *pairs])
+        return head
+
+    def _remember_template(self, names: tuple[str, ...]) -> bytes:
+        if len(self._templates) >= _MOST_TEMPLATES:
+            self._templates.clear()
+        source, device, *keys = names
+        fields = ",".join(f"{escape_name(key).replace('%', '%%')}=%b" for key in keys)
+        template = f"{self._head(source, device).replace('%', '%%')} {fields} %d\n".encode("utf-8", "replace")
+        self._templates[names] = template
+        return template
+
+
+def _field(value: Value) -> str:
+    if isinstance(value, str):
+        return quote_text(value)
+    try:
+        return repr(float(value)) if isfinite(value) else ""
+    except OverflowError:  # an integer beyond every float
+        return ""

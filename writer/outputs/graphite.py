@@ -1,0 +1,81 @@
+"""Graphite: every number of every record becomes a line to carbon, which is known to have read it before we go on.
+
+In the configuration, with the defaults:
+
+    [outputs.graphite]
+    host = "127.0.0.1"          # where carbon listens for plain text
+    port = 2003
+    prefix = "home.electricity" # series are named <prefix>.<source>.<device>.<metric>, all in lower case
+    timeout_s = 10.0            # for 256 KiB of lines to be sent and read; a busy carbon holds back
+
+Text (`state`) has no place in Graphite: a record that has nothing else counts as written. Carbon keeps what it read in
+memory for a while before it is in a file; a carbon that is killed then loses that, and no sender can see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
+
+from config.settings import OutputTable, Port, Positive, Site
+from graphite_helper import PREFIX_PATTERN, LineEncoder, send
+from writer import Batch, Memo, Output, OutputDown, OutputRefused
+
+# The deadline is for one connection. A day's backlog must not have to fit into it on a slow carbon.
+_MOST_CHARS_A_CONNECTION: Final = 256 * 1024
+
+
+class Options(OutputTable, frozen=True):
+    """`[outputs.graphite]`"""
+
+    host: Annotated[str, Meta(pattern=r"^\S+\Z")] = "127.0.0.1"
+    port: Port = 2003
+    # 50 characters leave room for the longest source, device and metric.
+    prefix: Annotated[str, Meta(pattern=PREFIX_PATTERN, max_length=50)] = "home.electricity"
+    timeout_s: Positive = 10.0
+
+
+class Graphite(Output):
+    """Sends lines to carbon. The same line sent twice lands in the same slot, so a batch may come again."""
+
+    Options = Options
+
+    def __init__(self, options: Any, site: Site, memo: Memo) -> None:
+        super().__init__(options, site, memo)
+        self._encoder = LineEncoder(options.prefix)
+
+    def write(self, batch: Batch) -> None:
+        texts: list[str] = []
+        refused: dict[int, str] = {}
+        for index, record in enumerate(batch):
+            try:
+                texts.append(self._encoder.lines(record))
+            except ValueError as error:
+                refused[index] = str(error)
+        for lines in _portions(texts):
+            try:
+                send(self.options.host, self.options.port, lines, self.options.timeout_s)
+            except OSError as error:
+                raise OutputDown(f"carbon at {self.options.host}:{self.options.port}: {error}") from error
+        if refused:
+            raise OutputRefused(next(iter(refused.values())), refused)
+
+    def close(self) -> None:
+        """Nothing is open between two batches."""
+
+
+def _portions(texts: Iterable[str]) -> Iterator[str]:
+    """Join `texts` to portions, each for one connection; none is empty."""
+    portion: list[str] = []
+    chars = 0
+    for text in texts:
+        if portion and chars + len(text) > _MOST_CHARS_A_CONNECTION:
+            yield "".join(portion)
+            portion, chars = [], 0
+        if text:
+            portion.append(text)
+            chars += len(text)
+    if portion:
+        yield "".join(portion)
