@@ -234,7 +234,7 @@ class Delivery(threading.Thread):
         self._retry_s = _FIRST_RETRY_S
 
     def keep_memo(self) -> None:
-        """Have the memo committed now, without the cursor, and wait until it is."""
+        """Have the memo committed now, with all that is booked so far, and wait until it is."""
         with self.lock:
             self._kept.clear()
             self._progress.memo = dict(self._memo)

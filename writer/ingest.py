@@ -30,13 +30,13 @@ from writer import Memo, Output, output_class
 from writer.clock import WallClock
 from writer.delivery import Delivery
 from writer.outbox import HELD, RESTAMPED, SYNCED, UNSYNCED, Intake, Stamp, Watermark
+from writer.repeats import with_number
 from writer.salvage import open_outbox
 
 log = logging.getLogger("writer")
 
 _TICK_S: Final = 0.5
 _RETRY_COMMIT_S: Final = 1.0
-_MOST_BOOTS: Final = 4  # of one device whose numbering is remembered: a backlog may come after a reboot
 _MOST_CLAIMED_AGE_NS: Final = 24 * 3600 * 10**9
 _LEAVE_S: Final = 2.0  # for the channels and then the outputs, when the house stops
 _INTERVAL_ON_A_CARD_S: Final = 10.0
@@ -184,12 +184,12 @@ class Ingest:
         if not origin.boot:
             return True
         key = f"{source}/{device}"
-        boots = self._intake.boots.get(key) or self._outbox.boots.get(key) or {}
-        if origin.sequence <= boots.get(origin.boot, -1):
+        known = self._intake.boots.get(key) or self._outbox.boots.get(key) or {}
+        boots = with_number(known, origin.boot, origin.sequence)
+        if boots is None:
             self._vitals.add("duplicates")
             return False
-        others = [(boot, sequence) for boot, sequence in boots.items() if boot != origin.boot]
-        self._intake.boots[key] = dict([*others[1 - _MOST_BOOTS :], (origin.boot, origin.sequence)])
+        self._intake.boots[key] = boots
         return True
 
     # ---- committing

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from reading import COUNTERS, Clock, Reading, Record
+from writer.repeats import Seen
 
 log = logging.getLogger("writer.outbox")
 
@@ -103,7 +104,7 @@ class Intake:
 
     readings: dict[str, list[Reading]] = field(default_factory=dict)  # by source
     watermarks: dict[str, Watermark] = field(default_factory=dict)  # by stream
-    boots: dict[str, dict[str, int]] = field(default_factory=dict)  # last sequence by boot, by "source/device"
+    boots: dict[str, dict[str, Seen]] = field(default_factory=dict)  # devices' own numbers, by "source/device"
     dead_letters: list[tuple[str, str, bytes]] = field(default_factory=list)  # origin, reason, body
     count: int = 0  # readings
 
@@ -134,7 +135,7 @@ class Outbox:
         self.head = max(head, self._number("SELECT max(id) FROM row"))  # the newest row there ever was
         self.bytes = self._number("SELECT sum(length(body)) FROM row")
         self.watermarks = _states(state, "stream/", Watermark)
-        self.boots = _states(state, "boots/", dict[str, int])
+        self.boots = _states(state, "boots/", dict[str, Seen])
         self.progress = _states(state, "output/", Progress)  # as last committed; the outputs' threads have newer
         self.accounts = _states(state, "account/", Account)
 
