@@ -18,7 +18,8 @@ import msgspec
 
 from reading import Record
 from writer import Batch, Memo, Output, OutputDown, OutputRefused
-from writer.outbox import Progress, Reader, Row
+from writer.outbox import Progress, Reader
+from writer.rows import Row
 
 log = logging.getLogger("writer.delivery")
 

@@ -29,8 +29,9 @@ from vitals import Row
 from writer import Memo, Output, output_class
 from writer.clock import WallClock
 from writer.delivery import Delivery
-from writer.outbox import HELD, RESTAMPED, SYNCED, UNSYNCED, Intake, Stamp, Watermark
+from writer.outbox import Intake, Stamp, Watermark
 from writer.repeats import with_number
+from writer.rows import HELD, RESTAMPED, SYNCED, UNSYNCED
 from writer.salvage import open_outbox
 
 log = logging.getLogger("writer")

@@ -18,8 +18,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from reading import COUNTERS, Clock, Reading, Record
+from reading import Reading
 from writer.repeats import Seen
+from writer.rows import HELD, UNSYNCED, Row, only_counters, pack, unpack
 
 log = logging.getLogger("writer.outbox")
 
@@ -42,15 +43,9 @@ CREATE TABLE IF NOT EXISTS dead_letter (
     body BLOB NOT NULL
 );
 """
-MOST_READINGS_A_ROW: Final = 2000
 MOST_DEAD_LETTERS: Final = 1000
 
-HELD, SYNCED, RESTAMPED, UNSYNCED = range(4)
-_CLOCKS: Final = {SYNCED: Clock.SYNCED, RESTAMPED: Clock.RESTAMPED, UNSYNCED: Clock.UNSYNCED}
-
-Body = list[tuple[str, list[Reading]]]
 _encode = msgspec.msgpack.Encoder().encode
-_decode_body = msgspec.msgpack.Decoder(Body).decode
 T = TypeVar("T")
 
 
@@ -87,15 +82,6 @@ class Account(Struct, array_like=True):
     accepted: int = 0  # readings committed since this output exists
     quota: int = 0  # readings that made room for newer ones
     lost: int = 0  # readings missing after damage to the file
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A committed row, as an output gets it. It has fewer records than readings only if it could not be read back."""
-
-    id: int
-    count: int
-    records: list[Record]
 
 
 @dataclass(slots=True)
@@ -166,7 +152,7 @@ class Outbox:
         head, size = self.head, self.bytes
         accounts = {name: msgspec.structs.replace(self.accounts[name]) for name in progress}
         with self._transaction():
-            for body, count in _bodies(intake.readings):
+            for body, count in pack(intake.readings):
                 head += 1
                 size += len(body)
                 self._connection.execute(
@@ -259,10 +245,8 @@ class Outbox:
                 if any(after < row <= upto for after, upto in busy):
                     continue
                 count, body = self._connection.execute("SELECT count, body FROM row WHERE id = ?", (row,)).fetchone()
-                kept = _only_counters(_decode_body(body)) if raw else []
-                left = sum(len(readings) for _, readings in kept)
-                new_body = _encode(kept) if kept else b""
-                if kept:
+                new_body, left = only_counters(body) if raw else (b"", 0)
+                if left:
                     self._connection.execute(
                         "UPDATE row SET raw = 0, count = ?, body = ? WHERE id = ?", (left, new_body, row)
                     )
@@ -332,7 +316,7 @@ class Reader:
         for row_id, offset_ns, clock, row_count, body in cursor:
             if clock == HELD or (rows and count + row_count > most_readings):
                 break
-            rows.append(Row(row_id, row_count, _records(row_id, body, offset_ns, clock)))
+            rows.append(Row(row_id, row_count, unpack(row_id, body, offset_ns, clock)))
             count += row_count
         cursor.close()
         return rows
@@ -357,52 +341,6 @@ def connect(path: Path) -> sqlite3.Connection:
 def parts(path: Path) -> list[Path]:
     """The files that make up an outbox."""
     return [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]
-
-
-def _bodies(readings: Mapping[str, list[Reading]]) -> Iterator[tuple[bytes, int]]:
-    """Pack the readings of all sources into as few bodies as possible."""
-    body: Body = []
-    room = MOST_READINGS_A_ROW
-    for source, of_source in readings.items():
-        start = 0
-        while start < len(of_source):
-            some = of_source[start : start + room]
-            body.append((source, some))
-            start += len(some)
-            room -= len(some)
-            if not room:
-                yield _encode(body), MOST_READINGS_A_ROW
-                body, room = [], MOST_READINGS_A_ROW
-    if body:
-        yield _encode(body), MOST_READINGS_A_ROW - room
-
-
-def _records(row_id: int, body: bytes, offset_ns: int, clock: int) -> list[Record]:
-    try:
-        decoded = _decode_body(body)
-    except msgspec.MsgspecError as error:
-        log.error("row %d of the outbox cannot be read back: %s", row_id, error)
-        return []
-    state = _CLOCKS[clock]
-    return [
-        Record(source, reading.device, reading.at_ns + offset_ns, reading.values, reading.quality, state)
-        for source, readings in decoded
-        for reading in readings
-    ]
-
-
-def _only_counters(body: Body) -> Body:
-    """Keep each device's last counters of a row and nothing else."""
-    kept: Body = []
-    for source, readings in body:
-        last: dict[str, Reading] = {}
-        for reading in readings:
-            counters = {metric: value for metric, value in reading.values.items() if metric in COUNTERS}
-            if counters:
-                last[reading.device] = msgspec.structs.replace(reading, values=counters)
-        if last:
-            kept.append((source, list(last.values())))
-    return kept
 
 
 def _states(state: Mapping[str, bytes], prefix: str, kind: type[T]) -> dict[str, T]:
