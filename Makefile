@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SITE := config/site.toml
 # Only the drivers of the kinds that the configuration names: a house of plugs needs no compiler for SPI.
 DRIVERS = $(wildcard $(addprefix requirements/,$(addsuffix .txt,$(shell sed -n 's/^[[:space:]]*kind[[:space:]]*=[[:space:]]*"\([a-z0-9_]*\)".*/\1/p' $(SITE) config/conf.d/*.toml 2>/dev/null | sort -u))))
-TESTS ?= tests .
+TESTS ?= .
 
 .DEFAULT_GOAL := help
 .PHONY: help run install test check format types example peers lock clean
