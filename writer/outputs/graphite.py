@@ -58,7 +58,8 @@ class Graphite(Output):
             try:
                 send(self.options.host, self.options.port, lines, self.options.timeout_s)
             except OSError as error:
-                raise OutputDown(f"carbon at {self.options.host}:{self.options.port}: {error}") from error
+                where = f"carbon at {self.options.host}:{self.options.port}"
+                raise OutputDown(f"{where}: {error.strerror or error}; is it running and in reach?") from error
         if refused:
             raise OutputRefused(next(iter(refused.values())), refused)
 

@@ -175,7 +175,8 @@ class Influx(Output):
                 remedy="mend the certificate, or name its authority in the environment variable SSL_CERT_FILE",
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise OutputDown(f"{self.options.url}: {error or type(error).__name__}") from error
+            why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            raise OutputDown(f"{self.options.url}: {why}; is it running and in reach?") from error
 
     def _exchange(self, body: bytes, headers: dict[str, str]) -> _Answer:
         """Send one request over the kept connection or a new one, and return the answer."""
