@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from reading import Record
+from reading import Quality, Record
 
 MOST_PATH_CHARS: Final = 199  # the path becomes folders and a file name under carbon's own directory
 PREFIX_PATTERN: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z"
@@ -80,7 +80,9 @@ class LineEncoder:
             numbers = _encode_json(tuple(values.values()))
         if not values:
             return ""
-        names = (record.source, record.device, *values)
+        # A path is all that Graphite knows of a point, so it is the place to say that nothing was measured.
+        prefix = f"{self._prefix}.simulated" if record.quality is Quality.SIMULATED else self._prefix
+        names = (prefix, record.source, record.device, *values)
         template = self._templates.get(names) or self._remember_template(names)
         # No path and no number has an @, so it can stand for the time, which is the same in all lines.
         lines = template % tuple(numbers[1:-1].decode().split(","))
@@ -89,8 +91,8 @@ class LineEncoder:
     def _remember_template(self, names: tuple[str, ...]) -> str:
         if len(self._templates) >= _MOST_TEMPLATES:
             self._templates.clear()
-        source, device, *metrics = names
-        template = "".join(f"{metric_path(self._prefix, source, device, metric)} %s @\n" for metric in metrics)
+        prefix, source, device, *metrics = names
+        template = "".join(f"{metric_path(prefix, source, device, metric)} %s @\n" for metric in metrics)
         self._templates[names] = template
         return template
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphite_helper import MOST_PATH_CHARS, LineEncoder, clean_segment, metric_path, send
-from reading import Record
+from reading import Quality, Record
 from tests.peers.carbon import Carbon
 from tests.peers.fakes import CarbonMood, RecordingCarbon
 from tests.peers.process import free_ports, wait_for
@@ -126,3 +126,10 @@ def test_nobody_listening_is_an_os_error() -> None:
 def test_an_impossible_host_is_an_os_error() -> None:
     with pytest.raises(OSError, match="host"):
         send("a" * 70 + ".example", 2003, "a.b 1 1\n", 5)
+
+
+def test_what_is_simulated_has_it_in_its_path() -> None:
+    record = Record("house", "fridge", 7 * 10**9, {"power_w": 80.0}, Quality.SIMULATED)
+    encoder = LineEncoder("home.electricity")
+    assert encoder.lines(record) == "home.electricity.simulated.house.fridge.power_w 80.0 7\n"
+    assert ".simulated." not in encoder.lines(Record("house", "fridge", 7 * 10**9, {"power_w": 80.0}))

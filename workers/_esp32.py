@@ -5,10 +5,9 @@
 
 Needed are `device` and one of `pulses_total`, `energy_kwh` and `power_w`. The counters are the device's own and go on
 for ever: they are what is trusted. `boot` changes whenever the device starts and `seq` rises by one a message, so that
-a message that is sent twice is booked once; a number below the last one counts as sent before. `age_ms` is how long
-ago it was measured, at the moment of sending; `ts` is the UTC of a device that has a clock. One object, or a list of
-at most 200: the backlog of an outage, oldest first. Names that other firmware uses are understood, unknown ones are
-ignored.
+a message that is sent twice is booked once, in whatever order messages come. `age_ms` is how long ago it was measured,
+at the moment of sending; `ts` is the UTC of a device that has a clock. One object, or a list of at most 200: the
+backlog of an outage. Names that other firmware uses are understood, unknown ones are ignored.
 """
 
 from __future__ import annotations
@@ -191,7 +190,7 @@ def _contradiction(fields: dict[str, Any], device: Device) -> str:
     if said is None or math.isclose(said, device.pulses_per_kwh):
         return ""
     return (
-        f"{device.name} counts {said:g} pulses per kWh, the configuration says {device.pulses_per_kwh:g} and is used; "
+        f"it counts {said:g} pulses per kWh, the configuration says {device.pulses_per_kwh:g} and is used; "
         "read the number on the meter and correct whichever is wrong"
     )
 

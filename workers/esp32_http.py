@@ -166,7 +166,7 @@ class Esp32Http(Source):
             # Something new under an old number: the number means nothing then, and the counters still do.
             reading = structs.replace(reading, origin=_only_date(reading))
             trouble = trouble or (
-                f"{reading.device} numbers two messages the same; "
+                "it numbers two messages the same; "
                 "let it send another `boot` whenever it starts, and a `seq` that rises"
             )
         elif number:

@@ -30,7 +30,7 @@ from writer import Memo, Output, output_class
 from writer.clock import WallClock
 from writer.delivery import Delivery
 from writer.outbox import Intake, Stamp, Watermark
-from writer.repeats import with_number
+from writer.repeats import digest, with_message
 from writer.rows import HELD, RESTAMPED, SYNCED, UNSYNCED
 from writer.salvage import open_outbox
 
@@ -39,6 +39,7 @@ log = logging.getLogger("writer")
 _TICK_S: Final = 0.5
 _RETRY_COMMIT_S: Final = 1.0
 _MOST_CLAIMED_AGE_NS: Final = 24 * 3600 * 10**9
+_NEVER_NS: Final = 2**62  # 146 years since the start of the machine; beyond it times in UTC do not fit 64 bits
 _LEAVE_S: Final = 2.0  # for the channels and then the outputs, when the house stops
 _INTERVAL_ON_A_CARD_S: Final = 10.0
 _INTERVAL_ELSEWHERE_S: Final = 1.0
@@ -61,6 +62,11 @@ class Ingest:
     def __init__(
         self, plan: WriterPlan, receivers: Sequence[Receiver], vitals: Row, output_vitals: Mapping[str, Row]
     ) -> None:
+        self._parent = os.getppid()
+        self._stopping = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Before anything that takes long: to be stopped while the outbox is checked must not skip the draining.
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
         self._plan = plan
         self._receivers = {receiver.fileno(): receiver for receiver in receivers}
         self._vitals = vitals
@@ -81,9 +87,6 @@ class Ingest:
         self._urgent = False  # a report asked for an early commit
         self._commit_at_s: float | None = None  # monotonic; None while there is nothing to commit
         self._retry_at_s = 0.0  # after a commit that failed: not before
-        self._parent = os.getppid()
-        self._stopping = False
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
         self._epoll.register(self._wake, select.EPOLLIN)
         for receiver in receivers:
@@ -93,7 +96,6 @@ class Ingest:
 
     def run(self) -> None:
         """Work until SIGTERM, then take everything that the channels still have, and leave."""
-        signal.signal(signal.SIGTERM, lambda *_: self._stop())
         for delivery in self._deliveries:
             delivery.start()
             delivery.rows_until(self._outbox.head)
@@ -120,13 +122,14 @@ class Ingest:
 
     def _pause_s(self) -> float:
         if self._commit_at_s is None:
-            return _TICK_S
+            return 0.0 if self._looked_at_something else _TICK_S
         due_s = max(self._commit_at_s, self._retry_at_s)
         return min(_TICK_S, max(0.0, due_s - time.monotonic()))
 
     def _commit_is_due(self) -> bool:
         now_s = time.monotonic()
-        if self._commit_at_s is None and (self._intake or any(delivery.changed for delivery in self._deliveries)):
+        news = self._looked_at_something or any(delivery.changed for delivery in self._deliveries)
+        if self._commit_at_s is None and news:
             self._commit_at_s = now_s + self._interval_s
         if self._commit_at_s is None or now_s < self._retry_at_s:
             return False
@@ -136,6 +139,11 @@ class Ingest:
             or any(receiver.pressed for receiver in self._receivers.values())
             or any(delivery.urgent for delivery in self._deliveries)
         )
+
+    @property
+    def _looked_at_something(self) -> bool:
+        """Whether a channel has something to take; what its predecessor had committed already has to go too."""
+        return any(receiver.peeked for receiver in self._receivers.values())
 
     # ---- receiving
 
@@ -147,13 +155,15 @@ class Ingest:
                 continue
             try:
                 report = decode_report(message)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 self._bury(receiver.stream, f"not a report: {error}", message)
                 continue
-            if report.stream == receiver.stream:
-                self._accept(report)
-            else:
+            if report.stream != receiver.stream:
                 self._bury(receiver.stream, f"names another stream: {report.stream[:64]!r}", message)
+            elif any(abs(reading.at_ns) >= _NEVER_NS for reading in report.readings):
+                self._bury(receiver.stream, "a reading of a time that no clock shows", message)
+            else:
+                self._accept(report)
         if receiver.ended:
             with contextlib.suppress(FileNotFoundError):
                 self._epoll.unregister(receiver)
@@ -176,17 +186,17 @@ class Ingest:
         readings += [
             reading if reading.origin is None else _dated(reading, reading.origin, self._clock)
             for reading in report.readings
-            if reading.origin is None or self._is_new(report.stream, reading.device, reading.origin)
+            if reading.origin is None or self._is_new(report.stream, reading, reading.origin)
         ]
         self._intake.count += len(readings) - before
 
-    def _is_new(self, source: str, device: str, origin: Origin) -> bool:
+    def _is_new(self, source: str, reading: Reading, origin: Origin) -> bool:
         """Whether a device's own number is not among those that are committed or about to be."""
         if not origin.boot:
             return True
-        key = f"{source}/{device}"
+        key = f"{source}/{reading.device}"
         known = self._intake.boots.get(key) or self._outbox.boots.get(key) or {}
-        boots = with_number(known, origin.boot, origin.sequence)
+        boots = with_message(known, origin.boot, origin.sequence, digest(reading.values))
         if boots is None:
             self._vitals.add("duplicates")
             return False
@@ -200,13 +210,14 @@ class Ingest:
         with contextlib.ExitStack() as held:
             for delivery in self._deliveries:
                 held.enter_context(delivery.lock)
+            stamp = Stamp(self._clock.boot, self._clock.offset_ns, self._stamp_state())
             snapshots = {delivery.output: delivery.snapshot() for delivery in self._deliveries}
             refused = [letter for _, _, letters in snapshots.values() for letter in letters]
             intake = dataclasses.replace(self._intake, dead_letters=self._intake.dead_letters + refused)
             try:
                 self._outbox.commit(
                     intake,
-                    Stamp(self._clock.boot, self._clock.offset_ns, self._stamp_state()),
+                    stamp,
                     {output: progress for output, (progress, _, _) in snapshots.items()},
                     [hands for _, hands, _ in snapshots.values() if hands],
                 )
@@ -217,7 +228,7 @@ class Ingest:
                 delivery.committed(len(snapshots[delivery.output][2]))
         for receiver in self._receivers.values():
             receiver.consume()
-        self._commit_succeeded()
+        self._commit_succeeded(stamp)
 
     def _commit_failed(self, error: sqlite3.Error) -> None:
         self._retry_at_s = time.monotonic() + _RETRY_COMMIT_S
@@ -227,13 +238,13 @@ class Ingest:
             log.error(note)
         self._vitals.note = note
 
-    def _commit_succeeded(self) -> None:
+    def _commit_succeeded(self, stamp: Stamp) -> None:
         if self._vitals.note:
             log.info("the outbox can be committed again")
             self._vitals.note = ""
-        if self._stamp_state() == HELD:
+        if stamp.clock == HELD:
             self._held += self._intake.count
-        if self._stamp_state() == UNSYNCED:
+        if stamp.clock == UNSYNCED:
             self._vitals.add("unsynced", self._intake.count)
         self._vitals.add("accepted", self._intake.count)
         self._vitals.add("commits")
@@ -281,7 +292,7 @@ class Ingest:
             self._vitals.beat()
             for receiver in self._receivers.values():
                 self._look_at(receiver)
-            if self._intake:
+            if self._looked_at_something:
                 self._commit()
             elif not orphaned or all(receiver.ended for receiver in self._receivers.values()):
                 break
@@ -291,6 +302,8 @@ class Ingest:
         while not orphaned and time.monotonic() < deadline_s:
             if all(delivery.idle for delivery in self._deliveries):
                 break
+            if any(delivery.urgent for delivery in self._deliveries) and time.monotonic() >= self._retry_at_s:
+                self._commit()
             self._vitals.beat()
             time.sleep(0.01)
         for delivery in self._deliveries:

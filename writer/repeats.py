@@ -1,58 +1,67 @@
-"""Which of a device's own numbers were committed already: a message that comes twice is booked once.
+"""Which of a device's own messages were committed already: one that comes twice is booked once.
 
 A sender that got no answer sends again, perhaps after newer messages, perhaps after a worker was killed that had the
-first copy. So the numbers are remembered one by one, as far back as a home's devices ever repeat themselves.
+first copy. So its numbers are remembered one by one, as far back as a home's devices ever repeat themselves, each with
+a digest of what was said: a device that numbers something new with an old number is misbuilt, and still not ignored.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
-WINDOW: Final = 1024  # numbers below the highest one; what comes later than that cannot be told from something new
-_ALL: Final = (1 << WINDOW) - 1
+from reading import Value
+
+WINDOW: Final = 256  # numbers below the highest one; what comes later than that cannot be told from something new
 _MOST_BOOTS: Final = 4  # of one device: what it kept from before it started anew may still come
+_DIGEST_BYTES: Final = 2
+_encode = msgspec.msgpack.Encoder(order="sorted").encode
 
 
 class Seen(Struct, frozen=True, array_like=True):
     """The numbers of one boot of one device."""
 
     highest: int
-    window: bytes  # little-endian bits: bit n is set if `highest - n` was seen
+    digests: bytes  # two bytes each: of `highest`, of the number below it and so on; zero where none was seen
 
 
-def with_number(boots: Mapping[str, Seen], boot: str, number: int) -> dict[str, Seen] | None:
-    """Return `boots` with one more number, None if it was there already. The boot of the newest message is last.
+def digest(values: Mapping[str, Value]) -> bytes:
+    """Tell two messages apart: two bytes, never zero, the same in every process."""
+    return (zlib.crc32(_encode(values)) % 0xFFFF + 1).to_bytes(_DIGEST_BYTES, "little")
+
+
+def with_message(boots: Mapping[str, Seen], boot: str, number: int, what: bytes) -> dict[str, Seen] | None:
+    """Return `boots` with one more message, None if it was there already. The boot of the newest message is last.
 
     >>> boots = {}
     >>> for number in (7, 9, 8):
-    ...     boots = with_number(boots, "b00t", number)
-    >>> with_number(boots, "b00t", 8) is None, with_number(boots, "b00t", 6) is None
+    ...     boots = with_message(boots, "b00t", number, b"ab")
+    >>> with_message(boots, "b00t", 8, b"ab") is None, with_message(boots, "b00t", 8, b"xy") is None
     (True, False)
     """
-    seen = _with_number(boots.get(boot), number)
+    seen = _with_message(boots.get(boot), number, what)
     if seen is None:
         return None
-    others = [(other, what) for other, what in boots.items() if other != boot]
+    others = [(other, numbers) for other, numbers in boots.items() if other != boot]
     return dict([*others[1 - _MOST_BOOTS :], (boot, seen)])
 
 
-def _with_number(seen: Seen | None, number: int) -> Seen | None:
+def _with_message(seen: Seen | None, number: int, what: bytes) -> Seen | None:
     if seen is None:
-        return Seen(number, b"\1")
-    bits = int.from_bytes(seen.window, "little")
+        return Seen(number, what)
     age = seen.highest - number
     if age < 0:
-        bits = (bits << -age) & _ALL | 1 if -age < WINDOW else 1
-        return Seen(number, _packed(bits))
+        unseen = bytes(_DIGEST_BYTES * min(-age - 1, WINDOW))
+        return Seen(number, (what + unseen + seen.digests)[: _DIGEST_BYTES * WINDOW])
     if age >= WINDOW:
         return seen
-    if bits >> age & 1:
+    place = slice(_DIGEST_BYTES * age, _DIGEST_BYTES * (age + 1))
+    if seen.digests[place] == what:
         return None
-    return Seen(seen.highest, _packed(bits | 1 << age))
-
-
-def _packed(bits: int) -> bytes:
-    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+    digests = bytearray(seen.digests.ljust(place.stop, b"\0"))
+    digests[place] = what
+    return Seen(seen.highest, bytes(digests))

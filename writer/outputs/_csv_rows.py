@@ -148,13 +148,19 @@ class Machine(Profile):
         cells = [
             f"{day}T{clock}.{rest_ns // 1_000_000:03d}Z",
             self._cell(self._device_id),
-            self._cell(self._machine_id or record.device),
+            self._cell(_machine(record, self._machine_id)),
             f"{current_a:.4f}",
             f"{self._line_voltage_v if voltage_v is None else voltage_v:.1f}",
             "" if power_w is None else f"{power_w:.2f}",
             text_cell(state) if isinstance(state, str) else "",
         ]
         return ",".join(cells) + "\n"
+
+
+def _machine(record: Record, machine_id: str) -> str:
+    """Name the machine; the row has no other place to say that there is none."""
+    name = machine_id or record.device
+    return f"simulated-{name}" if record.quality is Quality.SIMULATED else name
 
 
 class EnergyMonitor(Profile):

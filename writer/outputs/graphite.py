@@ -8,8 +8,9 @@ In the configuration, with the defaults:
     prefix = "home.electricity" # series are named <prefix>.<source>.<device>.<metric>, all in lower case
     timeout_s = 10.0            # for 256 KiB of lines to be sent and read; a busy carbon holds back
 
-Text (`state`) has no place in Graphite: a record that has nothing else counts as written. Carbon keeps what it read in
-memory for a while before it is in a file; a carbon that is killed then loses that, and no sender can see it.
+Simulated records go below `<prefix>.simulated`. Text (`state`) has no place in Graphite: a record that has nothing
+else counts as written. Carbon keeps what it read in memory for a while before it is in a file; a carbon that is killed
+then loses that, and no sender can see it.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Options(OutputTable, frozen=True):
 
     host: Annotated[str, Meta(pattern=r"^\S+\Z")] = "127.0.0.1"
     port: Port = 2003
-    # 50 characters leave room for the longest source, device and metric.
-    prefix: Annotated[str, Meta(pattern=PREFIX_PATTERN, max_length=50)] = "home.electricity"
+    # 36 characters leave room for the longest source, device and metric.
+    prefix: Annotated[str, Meta(pattern=PREFIX_PATTERN, max_length=36)] = "home.electricity"
     timeout_s: Positive = 10.0
 
 
