@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -75,12 +76,14 @@ class Delivery(threading.Thread):
         self._retry_s = _FIRST_RETRY_S
         self._returning = True  # from an absence: look how far behind
         self._memo = _DurableMemo(self, progress.memo)
+        self._reader: Reader | None = None  # opened by the thread
 
     # ---- what the ingest loop calls
 
     def snapshot(self) -> tuple[Progress, tuple[int, int] | None, list[tuple[str, str, bytes]]]:
         """Return a copy of the progress, the rows in hand, and the refused records. Call it with `lock` held."""
-        return msgspec.structs.replace(self._progress), self._hands, self._refused
+        progress = msgspec.structs.replace(self._progress, gaps=list(self._progress.gaps))
+        return progress, self._hands, self._refused
 
     def committed(self, refused: int) -> None:
         """The last snapshot is on the disk, `refused` of its refused records too. Call it with `lock` held."""
@@ -109,16 +112,15 @@ class Delivery(threading.Thread):
     # ---- the thread
 
     def run(self) -> None:
-        reader = Reader(self._outbox)
         output: Output | None = None
         try:
             while not self._leaving:
-                taken = self._take(reader)
-                if taken is None:
-                    self._wait_for_news()
-                    continue
-                rows, span = taken
                 try:
+                    taken = self._take()
+                    if taken is None:
+                        self._wait_for_news()
+                        continue
+                    rows, span = taken
                     output = output or self._make(self._memo)
                     refused = _deliver(output, rows)
                 except OutputDown as down:
@@ -127,34 +129,50 @@ class Delivery(threading.Thread):
                     log.exception("output %s failed; this is a bug", self.output)
                     _close(output)
                     output = None
+                    self._memo = _DurableMemo(self, self._progress.memo)  # its successor knows what was confirmed
                     self._wait_for_better_times(OutputDown(f"{type(error).__name__}: {error}"))
                 else:
                     self._book(rows, span, refused)
         finally:
             _close(output)
-            reader.close()
+            if self._reader:
+                self._reader.close()
 
-    def _take(self, reader: Reader) -> tuple[list[Row], Span] | None:
-        """Take the next rows in hand: from the front, else from the oldest gap."""
+    def _take(self) -> tuple[list[Row], Span] | None:
+        """Take the next rows in hand, if there are any."""
         with self.lock:
-            if self._returning:
-                self._returning = False
-                self._leave_a_gap(reader)
-            spans: list[Span] = [(self._progress.front, None), *self._progress.gaps]
-            for after, upto in spans:
-                if upto is None and after >= self._head:
-                    continue
-                rows = reader.rows(after, upto, MOST_READINGS_A_BATCH)
-                if rows:
-                    self._hands = (after, rows[-1].id)
-                    if rows[0].records:
-                        self.oldest_pending_utc_ns = rows[0].records[0].time_ns
-                    return rows, (after, upto)
-                if upto is not None:  # what the gap had is gone: the quota took it
-                    self._progress.gaps.remove((after, upto))
-                    self.changed = True
-            self.oldest_pending_utc_ns = 0
-            return None
+            try:
+                self._reader = self._reader or Reader(self._outbox)
+                return self._next(self._reader)
+            except sqlite3.Error as error:
+                raise OutputDown(f"the outbox cannot be read: {error}") from error
+
+    def _next(self, reader: Reader) -> tuple[list[Row], Span] | None:
+        """Find the next rows: from the front, else from the oldest gap."""
+        if self._returning:
+            self._leave_a_gap(reader)
+            self._returning = False
+        spans: list[Span] = [(self._progress.front, None), *self._progress.gaps]
+        for after, upto in spans:
+            if upto is None and after >= self._head:
+                continue
+            rows = reader.rows(after, upto, MOST_READINGS_A_BATCH)
+            if rows:
+                self._hands = (after, rows[-1].id)
+                if rows[0].records:
+                    self.oldest_pending_utc_ns = rows[0].records[0].time_ns
+                return rows, (after, upto)
+            if not reader.count(after, upto):  # nothing waits for the clock there: the quota took it all
+                self._skip(after, upto)
+        self.oldest_pending_utc_ns = 0
+        return None
+
+    def _skip(self, after: int, upto: int | None) -> None:
+        if upto is None:
+            self._progress.front = self._head
+        else:
+            self._progress.gaps.remove((after, upto))
+        self.changed = True
 
     def _leave_a_gap(self, reader: Reader) -> None:
         """Far behind, let the newest row go first and what piled up follow."""
@@ -214,7 +232,7 @@ class Delivery(threading.Thread):
         if down.remedy:
             pause_s = _RETRY_WHEN_STOPPED_S
         elif down.retry_after_s is not None:
-            pause_s = min(max(down.retry_after_s, 0.0), _LONGEST_RETRY_AFTER_S)
+            pause_s = min(max(down.retry_after_s, _FIRST_RETRY_S), _LONGEST_RETRY_AFTER_S)
         else:
             pause_s = self._retry_s * random.uniform(0.8, 1.2)  # noqa: S311 - so that outputs do not retry in step
             self._retry_s = min(self._retry_s * 2, _LAST_RETRY_S)
@@ -262,6 +280,8 @@ def _deliver(output: Output, rows: list[Row]) -> dict[int, str]:
     try:
         output.write(Batch(records))
     except OutputRefused as answer:
+        if not answer.indices <= set(range(len(records))):
+            raise IndexError(f"refused {sorted(answer.indices)} of a batch of {len(records)}") from answer
         return {index: str(answer) for index in sorted(answer.indices)}
     return {}
 

@@ -97,8 +97,8 @@ class Ingest:
     def run(self) -> None:
         """Work until SIGTERM, then take everything that the channels still have, and leave."""
         for delivery in self._deliveries:
+            delivery.rows_until(self._outbox.head)  # first: it looks once how far behind it is
             delivery.start()
-            delivery.rows_until(self._outbox.head)
         for receiver in self._receivers.values():
             self._look_at(receiver)
         while not self._stopping:
@@ -155,7 +155,7 @@ class Ingest:
                 continue
             try:
                 report = decode_report(message)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except ValueError as error:  # msgspec's own errors, and text that is no UTF-8
                 self._bury(receiver.stream, f"not a report: {error}", message)
                 continue
             if report.stream != receiver.stream:

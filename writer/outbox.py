@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS dead_letter (
 );
 """
 MOST_DEAD_LETTERS: Final = 1000
+_LAST: Final = 2**63 - 1  # no row has a higher number
 
 _encode = msgspec.msgpack.Encoder().encode
 T = TypeVar("T")
@@ -117,16 +118,23 @@ class Outbox:
         self._connection.executescript(SCHEMA)
         self._reserve(reserve_bytes)
         state = dict(self._connection.execute("SELECT key, value FROM state"))
-        head = msgspec.msgpack.decode(state["head"], type=int) if "head" in state else 0
-        self.head = max(head, self._number("SELECT max(id) FROM row"))  # the newest row there ever was
         self.bytes = self._number("SELECT sum(length(body)) FROM row")
         self.watermarks = _states(state, "stream/", Watermark)
         self.boots = _states(state, "boots/", dict[str, Seen])
         self.progress = _states(state, "output/", Progress)  # as last committed; the outputs' threads have newer
         self.accounts = _states(state, "account/", Account)
+        # The newest row there ever was. Damage may have taken one of its traces, and a number must never be used twice:
+        # an output that is beyond it would take the new row for done.
+        heads = _states(state, "head", int)
+        fronts = [progress.front for progress in self.progress.values()]
+        self.head = max(heads.get("", 0), self._number("SELECT max(id) FROM row"), *fronts)
+        self._forgot_places = not heads  # either there was no commit yet, or the state was lost to damage
 
     def serve(self, outputs: Iterable[str]) -> None:
-        """Settle which outputs there are. A new one starts at the head, one that is gone gives up what it had left."""
+        """Settle which outputs there are. A new one starts at the head, one that is gone gives up what it had left.
+
+        One whose place was lost with damage starts at the oldest row: some may come twice, none is left out.
+        """
         outputs = set(outputs)
         with self._transaction():
             for gone in (self.progress.keys() | self.accounts.keys()) - outputs:
@@ -136,7 +144,8 @@ class Outbox:
                 self.progress.pop(gone, None)
                 self.accounts.pop(gone, None)
             for name in outputs:
-                progress = self.progress.setdefault(name, Progress(front=self.head))
+                start = 0 if self._forgot_places or name in self.accounts else self.head
+                progress = self.progress.setdefault(name, Progress(front=start))
                 account = self.accounts.setdefault(name, Account())
                 self._settle(name, progress, account)
                 self._put(f"output/{name}", progress)
@@ -269,8 +278,8 @@ class Outbox:
 
     def _reserve(self, reserve_bytes: int) -> None:
         """Own some free pages, and a write-ahead log as long, so that a full disk does not stop the commits at once."""
-        page_bytes = self._number("PRAGMA page_size")
-        missing = reserve_bytes - page_bytes * self._number("PRAGMA page_count")
+        database, log_file, _ = parts(self.path)
+        missing = reserve_bytes - min(part.stat().st_size if part.exists() else 0 for part in (database, log_file))
         if missing <= 0:
             return
         try:
@@ -311,7 +320,7 @@ class Reader:
         """Read the oldest rows of (after, upto], some `most_readings` together, up to one that waits for the clock."""
         rows: list[Row] = []
         query = "SELECT id, offset_ns, clock, count, body FROM row WHERE id > ? AND id <= ? ORDER BY id"
-        cursor = self._connection.execute(query, (after, upto if upto is not None else 2**62))
+        cursor = self._connection.execute(query, (after, upto if upto is not None else _LAST))
         count = 0
         for row_id, offset_ns, clock, row_count, body in cursor:
             if clock == HELD or (rows and count + row_count > most_readings):
@@ -321,9 +330,10 @@ class Reader:
         cursor.close()
         return rows
 
-    def count(self, after: int) -> int:
-        """Count the readings after a row."""
-        (count,) = self._connection.execute("SELECT sum(count) FROM row WHERE id > ?", (after,)).fetchone()
+    def count(self, after: int, upto: int | None = None) -> int:
+        """Count the readings in the rows of (after, upto], those that wait for the clock too."""
+        query = "SELECT sum(count) FROM row WHERE id > ? AND id <= ?"
+        (count,) = self._connection.execute(query, (after, upto if upto is not None else _LAST)).fetchone()
         return count or 0
 
     def close(self) -> None:
@@ -349,6 +359,6 @@ def _states(state: Mapping[str, bytes], prefix: str, kind: type[T]) -> dict[str,
         if key.startswith(prefix):
             try:
                 found[key.removeprefix(prefix)] = msgspec.msgpack.decode(value, type=kind)
-            except msgspec.MsgspecError as error:
+            except ValueError as error:  # msgspec's own errors, and text that is no UTF-8
                 log.error("the outbox has forgotten %s: %s", key, error)
     return found

@@ -53,7 +53,7 @@ def pack(readings: Mapping[str, list[Reading]]) -> Iterator[tuple[bytes, int]]:
 def unpack(row_id: int, body: bytes, offset_ns: int, clock: int) -> list[Record]:
     try:
         decoded = _decode(body)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:  # msgspec's own errors, and text that is no UTF-8
         log.error("row %d of the outbox cannot be read back: %s", row_id, error)
         return []
     state = _CLOCKS[clock]
@@ -70,7 +70,7 @@ def only_counters(body: bytes) -> tuple[bytes, int]:
     A body that cannot be read has none.
     """
     kept: Body = []
-    with contextlib.suppress(msgspec.MsgspecError):
+    with contextlib.suppress(ValueError):
         for source, readings in _decode(body):
             last: dict[str, Reading] = {}
             for reading in readings:

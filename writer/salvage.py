@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from writer.outbox import SCHEMA, Outbox, connect, parts
+from writer.rows import MOST_READINGS_A_ROW
 
 log = logging.getLogger("writer.salvage")
 
-_COLUMNS = "id, boot, offset_ns, clock, raw, count, body"
+_COLUMNS: Final = "id, boot, offset_ns, clock, raw, count, body"
+# What every row of ours is, whatever the damage has made of it.
+_OURS: Final = (
+    "typeof(boot) = 'text' AND typeof(offset_ns) = 'integer' AND clock IN (0, 1, 2, 3) AND raw IN (0, 1)"
+    f" AND typeof(count) = 'integer' AND count BETWEEN 0 AND {MOST_READINGS_A_ROW} AND typeof(body) = 'blob'"
+)
+_MOST_SINGLE_ROWS: Final = 1000  # that are looked for where no query gets through: damage spoils some dozens a page
+# An error that quotes damaged text cannot be put into words by Python, which raises the second one instead.
+_UNREADABLE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
+# The place cannot be used, which says nothing of the file.
+_OF_THE_PLACE: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +53,19 @@ def open_outbox(path: Path, *, reserve_bytes: int, quota_bytes: int) -> tuple[Ou
 
     Raises `OSError` or `sqlite3.OperationalError` when the place itself cannot be used.
     """
-    salvage = None
-    if reason := _damage(path):
-        aside = _set_aside(path)
-        log.error("the outbox is damaged (%s): set aside as %s", reason, aside)
-        salvage = Salvage(aside, reason, _take_over(aside, path))
-        log.warning("%d rows of the damaged outbox were saved", salvage.rows)
-    return Outbox(path, reserve_bytes=reserve_bytes, quota_bytes=quota_bytes), salvage
+    rescued = path.with_name(path.name + ".rescued")
+    if not path.exists() and rescued.exists():
+        rescued.rename(path)  # killed before the last step of a salvage
+    if not (reason := _damage(path)):
+        try:
+            return Outbox(path, reserve_bytes=reserve_bytes, quota_bytes=quota_bytes), None
+        except _UNREADABLE as error:
+            reason = _blame(error, path)
+    rows = _take_over(path, rescued)
+    aside = _set_aside(path)
+    rescued.rename(path)
+    log.error("the outbox is damaged (%s): set aside as %s; %d rows of it were saved", reason, aside, rows)
+    return Outbox(path, reserve_bytes=reserve_bytes, quota_bytes=quota_bytes), Salvage(aside, reason, rows)
 
 
 def _damage(path: Path) -> str:
@@ -45,20 +73,35 @@ def _damage(path: Path) -> str:
     if not path.exists():
         return ""
     try:
-        with contextlib.closing(connect(path)) as connection:
+        with contextlib.closing(_connect_to_read(path)) as connection:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 return str(verdict)
-            connection.executescript(SCHEMA)
-            for table, columns in (("row", _COLUMNS), ("state", "key, value")):
-                connection.execute(f"SELECT {columns} FROM {table} LIMIT 1").fetchall()  # noqa: S608 - constants
-    except sqlite3.OperationalError as error:
-        if "no such column" in str(error) or "has no column" in str(error):
-            return str(error)
-        raise
-    except sqlite3.DatabaseError as error:
-        return str(error)
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+            if "state" in tables:
+                for key, value in connection.execute("SELECT key, value FROM state"):
+                    if not (isinstance(key, str) and isinstance(value, bytes)):
+                        return f"{key!r} is no state of ours"
+            if "row" in tables:
+                query = f"SELECT id FROM row WHERE id < 1 OR ({_OURS}) IS NOT TRUE LIMIT 1"  # noqa: S608 - constants
+                if foreign := connection.execute(query).fetchone():
+                    return f"row {foreign[0]} is none of ours"
+    except _UNREADABLE as error:
+        return _blame(error, path)
     return ""
+
+
+def _blame(error: Exception, path: Path) -> str:
+    """Return what an error says of the file; raise it if it says something of the place."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in _OF_THE_PLACE or (code == sqlite3.SQLITE_READONLY and not os.access(path, os.W_OK)):
+        raise error
+    return str(error)
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open the file without changing it; closing that leaves the write-ahead log its size, which is a reserve."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None)
 
 
 def _set_aside(path: Path) -> Path:
@@ -71,40 +114,45 @@ def _set_aside(path: Path) -> Path:
     return aside
 
 
-def _take_over(damaged: Path, path: Path) -> int:
+def _take_over(damaged: Path, rescued: Path) -> int:
     """Copy state and rows, as far as they can be read, into a new file; return the number of rows."""
     rows = 0
-    with contextlib.closing(connect(path)) as new:
+    for part in parts(rescued):
+        part.unlink(missing_ok=True)  # of a salvage that was killed
+    with contextlib.closing(connect(rescued)) as new:
         new.executescript(SCHEMA)
         new.execute("BEGIN IMMEDIATE")
         try:
-            with contextlib.closing(sqlite3.connect(damaged, isolation_level=None)) as old:
+            with contextlib.closing(_connect_to_read(damaged)) as old:
                 for key, value in _readable(old, "SELECT key, value FROM state WHERE key > ? ORDER BY key", ""):
                     if isinstance(key, str) and isinstance(value, bytes):
                         new.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
                 for row in _readable_rows(old):
-                    with contextlib.suppress(sqlite3.IntegrityError):  # a value that no row of ours has
-                        new.execute("INSERT OR IGNORE INTO row VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-                        rows += 1
-        except sqlite3.DatabaseError as error:
+                    new.execute("INSERT OR IGNORE INTO row VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                    rows += 1
+        except _UNREADABLE as error:
             log.warning("the rest of the damaged outbox cannot be read: %s", error)
         new.execute("COMMIT")
     return rows
 
 
-def _readable(old: sqlite3.Connection, query: str, start: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a query in the order of its first column, up to the first that cannot be read."""
-    with contextlib.suppress(sqlite3.DatabaseError):
-        yield from old.execute(query, (start,))
+def _readable(old: sqlite3.Connection, query: str, *arguments: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query up to the first that cannot be read."""
+    with contextlib.suppress(*_UNREADABLE):
+        yield from old.execute(query, arguments)
 
 
 def _readable_rows(old: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
-    """Yield every row that can be read: from the start in one go, then around what is damaged, one by one."""
-    last = -1
-    for row in _readable(old, f"SELECT {_COLUMNS} FROM row WHERE id > ? ORDER BY id", last):  # noqa: S608
+    """Yield every row that can be read: from the oldest on, from the newest back, then one by one what is between."""
+    query = f"SELECT {_COLUMNS} FROM row WHERE id > ? AND id < ? AND {_OURS} ORDER BY id"  # noqa: S608 - constants
+    first, last = 0, 2**63 - 1
+    with contextlib.suppress(*_UNREADABLE):
+        for row in old.execute(query, (first, last)):
+            first = row[0]
+            yield row
+        return
+    for row in _readable(old, f"{query} DESC", first, last):
         last = row[0]
         yield row
-    ends = list(_readable(old, "SELECT id FROM row WHERE id > ? ORDER BY id DESC LIMIT 1", last))
-    for row_id in range(last + 1, ends[0][0] + 1 if ends else last + 1):
-        with contextlib.suppress(sqlite3.DatabaseError):
-            yield from old.execute(f"SELECT {_COLUMNS} FROM row WHERE id = ?", (row_id,))  # noqa: S608
+    for row_id in range(first + 1, min(last, first + _MOST_SINGLE_ROWS)):
+        yield from _readable(old, query, row_id - 1, row_id + 1)

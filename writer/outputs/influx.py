@@ -11,6 +11,7 @@ In the configuration, with the defaults:
     username = ""               # with v1, where the server asks for it
     password_env = ""           # the environment variable that holds the password of `username`
     measurement = "electricity"
+    pulse_measurement = "PowerPulse"  # where single pulses go: tag PulseType, field Pulse=1i
     timeout_s = 10.0            # for one request to be sent and answered
 
 Tags are `site`, `source` and `device`; fields are the values, every number as a float. `quality` is a field of points
@@ -58,6 +59,7 @@ class Options(OutputTable, frozen=True):
     username: str = ""
     password_env: str = ""
     measurement: Name = "electricity"
+    pulse_measurement: Name = "PowerPulse"
     timeout_s: Positive = 10.0
 
     def __post_init__(self) -> None:
@@ -113,7 +115,7 @@ class Influx(Output):
 
     def __init__(self, options: Any, site: Site, memo: Memo) -> None:
         super().__init__(options, site, memo)
-        self._protocol = LineProtocol(options.measurement, site.name)
+        self._protocol = LineProtocol(options.measurement, site.name, options.pulse_measurement)
         self._url: SplitResult = urlsplit(options.url)
         self._target = self._url.path.rstrip("/") + _write_path(options)
         self._headers: dict[str, str] | None = None
