@@ -20,13 +20,14 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)
     0x2028: "\\u2028",
     0x2029: "\\u2029",
 }
-_secrets: set[str] = set()
+_secrets: list[str] = []  # the longest first: one may be part of another
 
 
 def hide(secret: str) -> None:
     """Let `secret` never appear in a log line of this process or of those forked from it."""
-    if len(secret) >= 4:
-        _secrets.add(secret)
+    if len(secret) >= 4 and secret not in _secrets:
+        _secrets.append(secret)
+        _secrets.sort(key=len, reverse=True)
 
 
 def format_line(record: logging.LogRecord, *, journal: bool) -> bytes:
@@ -39,18 +40,20 @@ def format_line(record: logging.LogRecord, *, journal: bool) -> bytes:
     >>> format_line(record, journal=True)
     b'<4>meter: two\\\\nlines\\n'
     """
-    text = record.getMessage()
+    try:
+        text = record.getMessage()
+    except Exception as error:  # noqa: BLE001 - a record that does not fit its words is no reason to stop measuring
+        text = f"{record.msg!r} {record.args!r} cannot be put together: {error}"
     if record.exc_info:
         text += " | " + logging.Formatter().formatException(record.exc_info)
     for secret in _secrets:
         text = text.replace(secret, "***")
-    text = text.translate(_ESCAPES)
     if journal:
         head = f"<{_SYSLOG_PRIORITY.get(record.levelno, 6)}>{record.name}: "
     else:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         head = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name}: "
-    line = (head + text).encode("utf-8", "backslashreplace")
+    line = (head + text).translate(_ESCAPES).encode("utf-8", "backslashreplace")
     if len(line) > _MOST_BYTES:
         line = line[: _MOST_BYTES - 3].decode("utf-8", "ignore").encode() + "…".encode()
     return line + b"\n"
@@ -73,6 +76,13 @@ class _OneWrite(logging.Handler):
 
 def start(level: int = logging.INFO) -> None:
     """Send all logs of this process, and of those forked from it, to stderr."""
-    logging.basicConfig(
-        level=level, handlers=[_OneWrite(sys.stderr.fileno(), journal="JOURNAL_STREAM" in os.environ)], force=True
-    )
+    if sys.stderr is None:  # started with it closed: the next file that is opened would get its number, and our lines
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the end
+    descriptor = sys.stderr.fileno()
+    logging.basicConfig(level=level, handlers=[_OneWrite(descriptor, journal=_is_journal(descriptor))], force=True)
+
+
+def _is_journal(descriptor: int) -> bool:
+    """Whether systemd's journal reads what is written there; the variable is inherited past any redirection."""
+    status = os.fstat(descriptor)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

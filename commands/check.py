@@ -17,7 +17,7 @@ def command(path: Path | None) -> None:
     settings = read_or_exit(file)
     devices = sum(len(getattr(options, "devices", ())) for options in settings.sources.values())
     click.echo(
-        f"{', '.join(str(one) for one in settings.files)}: good. "
+        f"{', '.join(click.format_filename(one) for one in settings.files)}: good. "
         f"{_count(len(settings.sources), 'source')}, {_count(devices, 'device')}, "
         f"{_count(len(settings.outputs), 'output')}."
     )

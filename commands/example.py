@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import textwrap
 
 import click
@@ -16,17 +17,25 @@ _HEAD = """\
 # Every option that wattherd has, with its default. Written by `make example` from the docstrings: to change it,
 # change them. A configuration of your own goes to config/site.toml and needs only what differs.
 """
+# What every output has, so that its docstring need not tell.
+_EVERY_OUTPUT = """\
+kind = "{kind}"
+enabled = true
+"""
 
 
 @click.command
 @click.argument("kind", required=False)
 def command(kind: str | None) -> None:
-    """Print a configuration with every option and its default, or that of one KIND of source or output."""
+    """Print every option with its default.
+
+    All of them, as one configuration, or those of one KIND of source or output.
+    """
     modules = {kind_: f"workers.{kind_}" for kind_ in workers.kinds()}
     modules |= {kind_: f"writer.outputs.{kind_}" for kind_ in writer.kinds()}
     if kind is None:
         click.echo(_HEAD)
-        click.echo(example_of(config.settings.__doc__ or ""))
+        click.echo(example_of(inspect.getdoc(config.settings) or ""))
         for module in modules.values():
             click.echo(f"\n{example_of_module(module)}")
     elif kind in modules:
@@ -38,19 +47,18 @@ def command(kind: str | None) -> None:
 def example_of_module(name: str) -> str:
     """Return the TOML example of a source's or an output's module, under the module's first sentence."""
     documentation = inspect.getdoc(importlib.import_module(name)) or ""
-    return f"# {documentation.splitlines()[0]}\n{example_of(documentation)}"
+    example = example_of(documentation)
+    if name.startswith("writer."):
+        header, _, options = example.partition("\n")
+        example = header + "\n" + _EVERY_OUTPUT.format(kind=name.rpartition(".")[2]) + options
+    return f"# {documentation.splitlines()[0]}\n{example}"
 
 
 def example_of(documentation: str) -> str:
-    """Return the TOML in a docstring: from the first indented table header to where the indent ends.
+    """Return the TOML in a docstring: from the first table header to where its indent ends.
 
     >>> example_of("What it is.\\n\\n    [site]\\n    name = 1\\n\\nMore.")
     '[site]\\nname = 1'
     """
-    lines: list[str] = []
-    for line in documentation.splitlines():
-        if lines and line.strip() and not line.startswith("    "):
-            break
-        if lines or line.startswith("    ["):
-            lines.append(line)
-    return textwrap.dedent("\n".join(lines)).strip()
+    found = re.search(r"^( *)\[.*\n(?:\1.*\n|\n)*", documentation + "\n", re.MULTILINE)
+    return textwrap.dedent(found[0]).strip() if found else ""

@@ -17,7 +17,7 @@ def line_numbers(text: str) -> dict[Place, int]:
     found: dict[Place, int] = {}
     counts: dict[Place, int] = {}
     table: Place = ()
-    lines = text.splitlines()
+    lines = text.replace("\r\n", "\n").split("\n")  # nothing else ends a line in TOML
     number = 0
     while number < len(lines):
         start = number
@@ -49,7 +49,7 @@ def line_numbers(text: str) -> dict[Place, int]:
 def _parse(statement: str) -> dict[str, Any] | None:
     try:
         return tomllib.loads(statement)
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
+import io
 import os
 import re
+import stat
 import tomllib
 import zoneinfo
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from config.lines import Place, line_numbers
 from config.settings import (
@@ -28,6 +29,7 @@ from config.settings import (
     Table,
     Writer,
 )
+from config.words import MOST_INTEGER, bad_name, dotted, in_plain_words, nearest, printable, shown
 
 _HOUSE_TABLES: Final[dict[str, type[Table]]] = {
     "site": Site,
@@ -36,15 +38,7 @@ _HOUSE_TABLES: Final[dict[str, type[Table]]] = {
     "clock": ClockRules,
     "api": Api,
 }
-# msgspec speaks of types as a programmer does.
-_PLAIN_WORDS: Final = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text in quotes",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-}
+_VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 T = TypeVar("T", bound=Table)
 
 
@@ -52,8 +46,9 @@ class ConfigurationError(Exception):
     """What is wrong with the configuration, one sentence a mistake: file, line, key, what, what now."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
+        # A key may hold anything, also what would start a new line or colour a terminal.
+        self.problems = [printable(problem) for problem in problems]
+        super().__init__("\n".join(self.problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +67,11 @@ def load(path: Path, catalog: Catalog, *, merge: bool = True) -> Settings:
     Secrets are named by the options that end in `_env`; those that the environment does not have are taken from a
     `.env` file of mode 600 beside the configuration or above it, and put into the environment.
     """
-    files = [path, *(sorted((path.parent / "conf.d").glob("*.toml")) if merge else [])]
     reading = _Reading()
+    files = [path, *(reading.files_in(path.parent / "conf.d") if merge else [])]
     for file in files:
         reading.add(file)
-    reading.take_secrets([path.parent / ".env", path.parent.parent / ".env"])
+    reading.take_secrets([path.parent / ".env", Path(os.path.normpath(path.parent / ".." / ".env"))])
     if reading.problems:
         raise ConfigurationError(reading.problems)
     settings = _settings(reading, catalog, tuple(files))
@@ -93,26 +88,45 @@ class _Reading:
     places: dict[Place, tuple[Path, int]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
+    def files_in(self, folder: Path) -> list[Path]:
+        """Return the `*.toml` of a folder. Hidden ones are what an editor keeps of a file that is open in it."""
+        try:
+            return sorted(file for file in folder.iterdir() if file.suffix == ".toml" and file.name[0] != ".")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self.problems.append(f"{folder}: cannot be read: {error.strerror}")
+            return []
+
     def add(self, file: Path) -> None:
         """Merge one file. A key that two files set is a mistake: which of them counts could only be guessed."""
         try:
-            text = file.read_text(encoding="utf-8")
-            tables = tomllib.loads(text)
+            content = file.read_bytes()
         except OSError as error:
             self.problems.append(f"{file}: cannot be read: {error.strerror}")
             return
+        try:
+            text = content.decode("utf-8-sig")  # some editors put a byte order mark in front
+            tables = tomllib.loads(text)
         except UnicodeDecodeError as error:
-            self.problems.append(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8")
+            line = content.count(b"\n", 0, error.start) + 1
+            self.problems.append(f"{file}:{line}: is not UTF-8 text; save it as UTF-8")
             return
         except tomllib.TOMLDecodeError as error:
-            line = re.search(r"at line (\d+)", str(error))
-            self.problems.append(f"{file}:{line[1] if line else 1}: is not valid TOML: {error}")
+            found = re.search(r"at line (\d+)", str(error))
+            last = content.rstrip().count(b"\n") + 1
+            self.problems.append(f"{file}:{found[1] if found else last}: is not valid TOML: {error}")
+            return
+        except (ValueError, RecursionError):  # what the parser lets through: a number of 5,000 digits, 1,000 brackets
+            self.problems.append(f"{file}: a number is too long or the brackets are nested too deeply")
             return
         places = {place: (file, line) for place, line in line_numbers(text).items()}
         self._merge(self.tables, tables, places, ())
         self.places = places | self.places
 
-    def _merge(self, into: dict[str, Any], new: dict[str, Any], places: dict[Place, Any], here: Place) -> None:
+    def _merge(
+        self, into: dict[str, Any], new: dict[str, Any], places: Mapping[Place, tuple[Path, int]], here: Place
+    ) -> None:
         for key, value in new.items():
             place = (*here, key)
             if key not in into:
@@ -120,34 +134,40 @@ class _Reading:
             elif isinstance(value, dict) and isinstance(into[key], dict):
                 self._merge(into[key], value, places, place)
             else:
-                file, line = self.places[place]
-                new_file, new_line = places[place]
-                self.problems.append(
-                    f"{new_file}:{new_line}: {_dotted(place)} is set already in {file}:{line}; keep one of the two"
-                )
+                first, second = _nearest_place(self.places, place), _nearest_place(places, place)
+                self.problems.append(f"{second}: {dotted(place)} is set already in {first}; keep one of the two")
 
     def take_secrets(self, files: Sequence[Path]) -> None:
         """Put what the first `.env` file has into the environment, where it is not set already."""
         for file in files:
             try:
-                mode = file.stat().st_mode & 0o777
-            except OSError:
+                status = file.stat()
+                if not stat.S_ISREG(status.st_mode):  # some call their virtual environment so
+                    continue
+                if status.st_mode & 0o077:
+                    mode = f"{stat.S_IMODE(status.st_mode):o}"
+                    self.problems.append(f"{file}: others may read it (mode {mode}); run: chmod 600 {file}")
+                    return
+                text = file.read_text(encoding="utf-8-sig")
+            except (FileNotFoundError, NotADirectoryError):
                 continue
-            if mode & 0o077:
-                self.problems.append(f"{file}: others may read it (mode {mode:o}); run: chmod 600 {file}")
+            except OSError as error:
+                self.problems.append(f"{file}: cannot be read: {error.strerror}")
                 return
-            for name, value in dotenv_values(file, interpolate=False).items():
-                os.environ.setdefault(name, value or "")
+            except UnicodeDecodeError:
+                self.problems.append(f"{file}: is not UTF-8 text; save it as UTF-8")
+                return
+            for line in parse_stream(io.StringIO(text)):
+                if line.error or (line.key and ("=" in line.key or "\0" in line.key + (line.value or ""))):
+                    self.problems.append(f"{file}:{line.original.line}: expected NAME=value")
+                elif line.key and line.value is not None:
+                    os.environ.setdefault(line.key, line.value)
             return
 
     def complain(self, place: Place, what: str) -> None:
         """Note a mistake at a key, or at the nearest table around it that has a line."""
-        for length in range(len(place), 0, -1):
-            if place[:length] in self.places:
-                file, line = self.places[place[:length]]
-                self.problems.append(f"{file}:{line}: {_dotted(place)}: {what}")
-                return
-        self.problems.append(f"{_dotted(place)}: {what}")
+        where = _nearest_place(self.places, place)
+        self.problems.append(f"{where}: {dotted(place)}: {what}" if where else f"{dotted(place)}: {what}")
 
     def table(self, kind: type[T], content: Mapping[str, Any], here: Place) -> T | None:
         """Turn a table into its type, or note everything that is wrong with it."""
@@ -156,12 +176,14 @@ class _Reading:
         values = {}
         for key, value in content.items():
             if key not in fields:
-                self.complain((*here, key), f"unknown key{_nearest(key, fields)}")
+                self.complain((*here, key), f"unknown key{nearest(key, fields)}")
             else:
-                values[key] = self._value(fields[key].type, value, (*here, key))
+                values[key] = self._value(fields[key], value, (*here, key))
         for name, one in fields.items():
             if one.required and name not in content:
                 self.complain((*here, name), "this key is missing")
+            elif name.endswith("_env"):
+                self._check_secret(values.get(name, one.default), (*here, name))
         if len(self.problems) > before:
             return None
         try:
@@ -169,43 +191,51 @@ class _Reading:
         except ValueError as error:  # what a table checks of itself, across its keys
             self.complain(here, str(error))
             return None
-        self._check_secrets(table, here)
         return table
 
-    def _value(self, kind: Any, value: Any, place: Place) -> Any:
+    def _value(self, one: msgspec.structs.FieldInfo, value: Any, place: Place) -> Any:
+        kind = one.type
         inner = get_args(kind)
-        if isinstance(kind, type) and issubclass(kind, Table) and isinstance(value, dict):
+        if _is_table(kind) and isinstance(value, dict):
             return self.table(kind, value, place)
-        if get_origin(kind) in (list, tuple) and isinstance(value, list) and _is_table(inner[0]):
-            items = []
-            for number, item in enumerate(value):
-                if isinstance(item, dict):
-                    items.append(self.table(inner[0], item, (*place, number)))
-                else:
-                    self.complain((*place, number), "expected a table")
-            return items if get_origin(kind) is list else tuple(items)
+        if get_origin(kind) in (list, tuple) and _is_table(inner[0]):
+            if isinstance(value, list):
+                items = [self._item(inner[0], item, (*place, number)) for number, item in enumerate(value)]
+                return items if get_origin(kind) is list else tuple(items)
+            if isinstance(value, dict):
+                header = ".".join(str(part) for part in place)
+                self.complain(place, f"there may be several: write [[{header}]] with two brackets")
+                return None
         try:
+            if isinstance(value, int) and abs(value) >= MOST_INTEGER:
+                raise msgspec.ValidationError("Number out of range")
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
-            self.complain(place, _in_plain_words(str(error), value))
+            self.complain(place, in_plain_words(str(error), value, one))
             return None
 
-    def _check_secrets(self, table: Table, here: Place) -> None:
-        for one in msgspec.structs.fields(table):
-            if one.name.endswith("_env"):
-                variable = getattr(table, one.name)
-                if variable and not os.environ.get(variable):
-                    self.complain(
-                        (*here, one.name),
-                        f"the environment variable {variable} is not set; put {variable}=… into .env (mode 600)",
-                    )
+    def _item(self, kind: type[T], item: Any, place: Place) -> T | None:
+        if isinstance(item, dict):
+            return self.table(kind, item, place)
+        self.complain(place, "expected a table")
+        return None
+
+    def _check_secret(self, variable: Any, place: Place) -> None:
+        """See that the variable exists. What is no usual name of one may be the secret itself, so it is not shown."""
+        if not isinstance(variable, str) or not variable or os.environ.get(variable):
+            return
+        if _VARIABLE.fullmatch(variable):
+            what = f"the environment variable {variable} is not set; put {variable}=… into .env (mode 600)"
+        else:
+            what = "no environment variable has this name; name one here, MY_TOKEN say, and put MY_TOKEN=… into .env"
+        self.complain(place, what)
 
 
 def _settings(reading: _Reading, catalog: Catalog, files: tuple[Path, ...]) -> Settings | None:
     known = [*_HOUSE_TABLES, "sources", "outputs"]
     for key, value in reading.tables.items():
         if key not in known:
-            reading.complain((key,), f"unknown table{_nearest(key, known)}")
+            reading.complain((key,), f"unknown table{nearest(key, known)}")
         elif not isinstance(value, dict):
             reading.complain((key,), "expected a table")
     house = {
@@ -233,13 +263,18 @@ def _kinds(
             reading.complain(place, "expected a table")
             continue
         if not re.fullmatch(NAME_PATTERN, name):
-            reading.complain(place, _bad_name(name))
+            reading.complain(place, bad_name(name))
             continue
+        if twin := next((other for other in tables if other != name and other.lower() == name.lower()), None):
+            reading.complain(place, f"differs from {twin} only in upper and lower case, which Graphite does not keep")
         kind = content.get("kind", name if group == "outputs" else None)
         if kind is None:
             reading.complain(place, f'this key is missing: kind = "…", one of {", ".join(kinds())}')
+        elif not isinstance(kind, str):
+            reading.complain((*place, "kind"), f"expected text in quotes, got {shown(kind)}")
         elif kind not in kinds():
-            reading.complain((*place, "kind"), f"there is no kind {kind!r}{_nearest(str(kind), kinds(), listed=True)}")
+            near = nearest(kind, kinds(), listed=True)
+            reading.complain((*place, "kind"), f"there is no kind {shown(kind)}{near}")
         elif table := reading.table(options(kind), content, place):
             found[name] = table
             _check_device_names(reading, table, place)
@@ -247,66 +282,30 @@ def _kinds(
 
 
 def _check_device_names(reading: _Reading, table: Table, place: Place) -> None:
-    seen: dict[str, int] = {}
+    """Names that differ only in case would share one series in Graphite, which is written in lower case."""
+    seen: set[str] = set()
     for number, device in enumerate(getattr(table, "devices", ())):
-        if device.name in seen:
+        if device.name.lower() in seen:
             reading.complain((*place, "devices", number, "name"), f"{device.name!r} is the name of another device too")
-        seen[device.name] = number
+        seen.add(device.name.lower())
 
 
 def _check_timezone(reading: _Reading, site: Site) -> None:
     try:
         zoneinfo.ZoneInfo(site.timezone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        near = _nearest(site.timezone, zoneinfo.available_timezones())
-        reading.complain(("site", "timezone"), f"there is no time zone {site.timezone!r}{near}")
+        near = nearest(site.timezone, zoneinfo.available_timezones())
+        reading.complain(("site", "timezone"), f"there is no time zone {shown(site.timezone)}{near}")
 
 
 def _is_table(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Table)
 
 
-def _dotted(place: Place) -> str:
-    """Name a place as its owner would.
-
-    >>> _dotted(("sources", "meter", "devices", 1, "name"))
-    '[sources.meter] devices, number 2: name'
-    """
-    if len(place) == 1:
-        return f"[{place[0]}]"
-    tables = 2 if place[0] in ("sources", "outputs") else 1
-    text = f"[{'.'.join(str(part) for part in place[:tables])}]"
-    for part in place[tables:]:
-        text += f", number {part + 1}:" if isinstance(part, int) else f" {part}"
-    return text.removesuffix(":")
-
-
-def _nearest(word: str, known: Any, *, listed: bool = False) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    if near:
-        return f'; did you mean "{near[0]}"?'
-    return f"; there are: {', '.join(sorted(known))}" if listed or len(list(known)) <= 30 else ""
-
-
-def _in_plain_words(message: str, value: Any) -> str:
-    """Say what msgspec says, for a person.
-
-    >>> _in_plain_words("Expected `int` <= 65535", 70000)
-    'expected a whole number <= 65535, got 70000'
-    >>> _in_plain_words("Expected `float | str`, got `bool`", True)
-    'expected a number or text in quotes, got true'
-    """
-    if "matching regex" in message:
-        return _bad_name(value)
-    expected = message.removeprefix("Expected ").split(", got ")[0].split(" - at ")[0]
-    expected = re.sub(
-        "`([^`]*)`", lambda kinds: " or ".join(_PLAIN_WORDS.get(kind, kind) for kind in kinds[1].split(" | ")), expected
-    )
-    shown = str(value).lower() if isinstance(value, bool) else repr(value)
-    return f"expected {expected[:1].lower()}{expected[1:]}, got {shown[:60]}"
-
-
-def _bad_name(name: object) -> str:
-    mended = re.sub("[^A-Za-z0-9_-]+", "-", str(name)).strip("-_")[:63]
-    hint = f"; {mended!r} would do" if mended else ""
-    return f"{str(name)[:60]!r} is no name: letters, digits, - and _ only, 63 at most{hint}"
+def _nearest_place(places: Mapping[Place, tuple[Path, int]], place: Place) -> str:
+    """Return file:line of a key, or of the nearest table around it that has one."""
+    for length in range(len(place), 0, -1):
+        if place[:length] in places:
+            file, line = places[place[:length]]
+            return f"{file}:{line}"
+    return ""

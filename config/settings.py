@@ -1,27 +1,30 @@
 """What the configuration file says, as types: the tables that belong to the house and not to one source or output.
 
-[site]
-name = "home"
-timezone = "Europe/London"
-data_dir = "var"                # everything durable; a relative path counts from where wattherd is started
+All of them, with the defaults; no file needs more than what differs:
 
-[supervise]
-hung_after_s = 30.0             # a process that shows no sign of life for so long is replaced
-stop_within_s = 10.0            # from the request to stop until the last process is gone
+    [site]
+    name = "home"
+    timezone = "Europe/London"
+    data_dir = "var"                # everything durable; a relative path counts from where wattherd is started
 
-[writer]
-commit_interval_s = "auto"      # what a power cut may cost: 10 on an SD card, 1 elsewhere, or a number
-outbox_quota_mb = 256.0         # what an absent output may pile up; then the oldest raw values go first
-outbox_reserve_mb = 8.0         # allocated beforehand, so that a full disk does not stop it at once
+    [supervise]
+    hung_after_s = 30.0             # a process that shows no sign of life for so long is replaced
+    longest_pause_s = 60.0          # before a process that keeps failing is started again; the writer waits 5 at most
+    stop_within_s = 10.0            # from the request to stop until the last process is gone
 
-[clock]
-require_sync = "auto"           # hold readings until the clock is set: true, false, auto = if a time service is there
-hold_at_most_s = 600.0          # then they go out, flagged as unsynced
+    [writer]
+    commit_interval_s = "auto"      # what a power cut may cost: 10 on an SD card, 1 elsewhere, or a number
+    outbox_quota_mb = 256.0         # what an absent output may pile up; then the oldest raw values go first
+    outbox_reserve_mb = 8.0         # allocated beforehand, so that a full disk does not stop it at once
 
-[api]
-enabled = true
-host = "127.0.0.1"
-port = 8000
+    [clock]
+    require_sync = "auto"           # hold readings until the clock is set: true, false; auto: if a service sets it
+    hold_at_most_s = 600.0          # then they go out, flagged as unsynced
+
+    [api]
+    enabled = true
+    host = "127.0.0.1"
+    port = 8000
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-Positive = Annotated[float, Meta(gt=0)]
+# Seconds, mostly: a year and a thousandth are beyond what anybody means, and within what every clock and timer takes.
+Positive = Annotated[float, Meta(ge=0.001, le=31_536_000)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 # One segment of a Graphite path, one Influx tag, one file name and one Prometheus label at once.
 NAME_PATTERN = r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z"
@@ -47,7 +51,15 @@ class Site(Table, frozen=True, kw_only=True):
 
     name: Name = "home"
     timezone: str = "Europe/London"
-    data_dir: str = "var"
+    data_dir: Annotated[str, Meta(min_length=1)] = "var"
+
+    def __post_init__(self) -> None:
+        try:
+            usable = "\0" not in self.data_dir and Path(self.data_dir).expanduser()
+        except RuntimeError:
+            usable = False
+        if not usable:
+            raise ValueError(f"data_dir {self.data_dir!r} names no directory: there is no such user, or it has a NUL")
 
 
 class Supervise(Table, frozen=True, kw_only=True):
@@ -62,8 +74,8 @@ class Writer(Table, frozen=True, kw_only=True):
     """`[writer]`: how much a power cut may cost, in seconds of data and in wear of the card."""
 
     commit_interval_s: Positive | Literal["auto"] = "auto"  # auto: 10 on an SD card, 1 elsewhere
-    outbox_quota_mb: Annotated[float, Meta(ge=1)] = 256.0  # what an absent output may pile up
-    outbox_reserve_mb: Annotated[float, Meta(ge=0)] = 8.0  # allocated beforehand, so that a full disk stops nothing
+    outbox_quota_mb: Annotated[float, Meta(ge=1, le=1_000_000)] = 256.0  # what an absent output may pile up
+    outbox_reserve_mb: Annotated[float, Meta(ge=0, le=500)] = 8.0  # set aside, so that a full disk stops nothing
 
 
 class ClockRules(Table, frozen=True, kw_only=True):
@@ -77,7 +89,7 @@ class Api(Table, frozen=True, kw_only=True):
     """`[api]`"""
 
     enabled: bool = True
-    host: str = "127.0.0.1"
+    host: Annotated[str, Meta(pattern=r"\A\S+\Z")] = "127.0.0.1"
     port: Port = 8000
 
 

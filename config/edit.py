@@ -1,0 +1,203 @@
+"""Writes values of one device into a configuration file that its owner wrote, and leaves every other byte as it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import AoT, InlineTable, Table
+
+_BYTE_ORDER_MARK: Final = "\ufeff"
+_MOST_BACKUPS: Final = 10_000
+
+
+class EditError(Exception):
+    """Nothing was changed: what, and what now."""
+
+    def __init__(self, what: str, what_now: str) -> None:
+        super().__init__(f"{what}; {what_now}")
+
+
+def holder(files: Sequence[Path], source: str, device: str) -> Path:
+    """Return the file that has the table of a device; the first one if none of them has it."""
+    for file in files:
+        with suppress(OSError, ValueError):
+            if _place(tomllib.loads(_text(file)), source, device) is not None:
+                return file
+    return files[0]
+
+
+def set_device_values(file: Path, source: str, device: str, values: Mapping[str, float]) -> Path:
+    """Write `values` into the table of a device, and return the backup that lies beside the file now.
+
+    The file is replaced in one step and keeps its mode; where it is a link, what it points to is. Raise `EditError`.
+    """
+    real = file.resolve()
+    try:
+        text = _text(real)
+        new = edited(text, source, device, values)
+        backup = _copied(real)
+        try:
+            _replace(real, new.encode())
+        except OSError:
+            backup.unlink()
+            raise
+    except UnicodeDecodeError as error:
+        raise EditError(f"{file} is not UTF-8 text", "save it as UTF-8") from error
+    except OSError as error:
+        raise EditError(
+            f"{file} cannot be written ({error.strerror or error})",
+            f"let this user write {file.parent}, or enter by hand: {_listed(values)}",
+        ) from error
+    return backup
+
+
+def restore(file: Path, backup: Path) -> None:
+    """Put a backup back in the place of the file."""
+    backup.replace(file.resolve())
+
+
+def edited(text: str, source: str, device: str, values: Mapping[str, float]) -> str:
+    """Return a TOML text with `values` in the table of a device. Raise `EditError` where that cannot be done surely.
+
+    >>> print(edited('[[sources.a.devices]]\\nname = "x"  # mine\\n\\n# The end', "a", "x", {"current_gain": 1.5}))
+    [[sources.a.devices]]
+    name = "x"  # mine
+    current_gain = 1.5
+    <BLANKLINE>
+    # The end
+    """
+    by_hand = f"enter by hand: {_listed(values)}"
+    mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
+    bare = text.removeprefix(mark)
+    try:
+        wanted = tomllib.loads(bare)
+        place = _place(wanted, source, device)
+        if place is None:
+            raise EditError(f"there is no device {device} of [sources.{source}] in it", by_hand)
+        wanted["sources"][source]["devices"][place].update(values)
+        document = tomlkit.parse(bare)
+        faithful = tomlkit.dumps(document) == bare
+        _set(document["sources"][source]["devices"], place, values, "\r\n" if "\r\n" in bare else "\n")
+        new = tomlkit.dumps(document)
+        # The library keeps everything else. That is believed when it is seen.
+        if not faithful or tomllib.loads(new) != wanted or _rest(new, values) != _rest(bare, values):
+            raise EditError(f"the table of {device} is written in a way that cannot be changed surely", by_hand)
+    except (tomllib.TOMLDecodeError, TOMLKitError, TypeError, KeyError) as error:
+        raise EditError(f"the table of {device} cannot be changed surely ({error})", by_hand) from error
+    return mark + new
+
+
+def _set(devices: Any, place: int, values: Mapping[str, float], newline: str) -> None:
+    table = devices[place]
+    missing = {}
+    for key, value in values.items():
+        if key in table:
+            table[key] = value
+        else:
+            missing[key] = value
+    if not missing:
+        return
+    if isinstance(devices, AoT) and isinstance(table, Table):
+        _append(table, missing, newline)
+    elif isinstance(table, InlineTable):
+        text = table.as_string()
+        inside = text[:-1].rstrip()
+        added = "".join(f", {key} = {value!r}" for key, value in missing.items())
+        devices[place] = tomlkit.value(inside + added + text[len(inside) :])
+    else:
+        raise TypeError(f"it is a {type(table).__name__}")
+
+
+def _append(table: Table, values: Mapping[str, float], newline: str) -> None:
+    """Put keys behind the last one of a table; the library would put them behind the comments of the table after it."""
+    body = table.value.body
+    last = max(
+        number for number, (key, item) in enumerate(body) if key is not None and not isinstance(item, Table | AoT)
+    )
+    behind = body[last + 1 :]
+    del body[last + 1 :]
+    before = body[last][1].trivia
+    before.trail = before.trail or newline  # it may have ended the file
+    for key, value in values.items():
+        item = tomlkit.item(value)
+        item.trivia.indent, item.trivia.trail = before.indent, newline
+        table.value.append(key, item)
+    body.extend(behind)
+
+
+def _rest(text: str, values: Mapping[str, float]) -> str:
+    """Return what a text has besides these values, without the blanks and commas between.
+
+    >>> _rest('name = "x", gain = 1.5  # mine', {"gain": 2})
+    'name="x"#mine'
+    """
+    for key in values:
+        text = re.sub(rf"""["']?\b{key}["']?\s*=\s*[-+\w.]+""", "", text)
+    return re.sub(r"[\s,]+", "", text)
+
+
+def _place(tables: Mapping[str, Any], source: str, device: str) -> int | None:
+    """Return which one of the devices of a source has this name."""
+    try:
+        devices = tables["sources"][source]["devices"]
+        return next((number for number, one in enumerate(devices) if one["name"] == device), None)
+    except (KeyError, TypeError):
+        return None
+
+
+def _text(file: Path) -> str:
+    return file.read_bytes().decode()  # as it is: reading text would turn CRLF into LF
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} = {value!r}" for key, value in values.items())
+
+
+def _copied(file: Path) -> Path:
+    """Make a backup that replaces none of an earlier calibration."""
+    content, mode = file.read_bytes(), stat.S_IMODE(file.stat().st_mode)
+    for number in range(1, _MOST_BACKUPS):
+        backup = file.with_name(f"{file.name}.before-calibration-{number}")
+        try:
+            descriptor = os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        except FileExistsError:
+            continue
+        _fill(descriptor, content, file.stat())
+        return backup
+    raise EditError(f"there are {_MOST_BACKUPS - 1} backups beside {file}", "remove the oldest of them")
+
+
+def _replace(file: Path, content: bytes) -> None:
+    new = file.with_name(f".{file.name}.new-{os.getpid()}")  # hidden, and no *.toml: nobody reads it as one
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        _fill(descriptor, content, file.stat())
+        new.replace(file)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _fill(descriptor: int, content: bytes, like: os.stat_result) -> None:
+    """Write a file that belongs to the same people as another one, down to the disk, and close it."""
+    with open(descriptor, "wb") as file:
+        with suppress(PermissionError):  # only root gives files away, and root must not take them
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
