@@ -64,6 +64,7 @@ COUNTERS = frozenset(
     {"pulses", "energy_wh", "energy_export_wh", "device_energy_wh", "device_energy_export_wh", "gas_m3"}
 )
 METRICS = COUNTERS | {
+    "pulse",  # one pulse of a meter; its value is the kind: import, export, generate
     "power_w",
     "apparent_power_va",
     "reactive_power_var",

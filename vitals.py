@@ -24,6 +24,7 @@ REFUSALS: Final = (
     "too_many",
     "repeated",
     "stale",
+    "bounce",
 )
 
 # What each role counts. `_ns` is CLOCK_MONOTONIC unless the name says utc; totals only ever rise.
@@ -46,6 +47,8 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "rejected",  # readings that the runtime did not let pass: NaN, an unknown metric
         "devices_troubled",
         "simulated",
+        "lost_edges",  # of a pulse meter: nobody read them, their numbers show that they were
+        "realtime_refused",  # wishes for real time that were not granted
         *(f"refused_{reason}" for reason in REFUSALS),
     ),
     # written by the writer
@@ -85,9 +88,9 @@ OUTPUT_STATES: Final = ("starting", "up", "down", "stopped")
 PROCESS_STATES: Final = ("starting", "running", "backoff", "degraded", "stopped")
 
 _ROWS = 160
-_NAME_BYTES = 64
+_NAME_BYTES = 80  # `source.` and the longest name fit
 _ROLE_BYTES = 16
-_NOTE_BYTES = 432
+_NOTE_BYTES = 416
 _SLOTS = 32
 _ROW_BYTES = _NAME_BYTES + _ROLE_BYTES + _NOTE_BYTES + 8 * _SLOTS
 
@@ -158,6 +161,7 @@ class Board:
         return (row for row in self._rows if row.role == role)
 
     def find(self, role: str, name: str) -> Row | None:
+        name = _cut(name, _NAME_BYTES)
         return next((row for row in self.rows(role) if row.name == name), None)
 
     def claim(self, role: str, name: str) -> Row:
@@ -183,5 +187,14 @@ def _text(memory: memoryview) -> str:
 
 
 def _put_text(memory: memoryview, text: str) -> None:
-    encoded = text.encode("utf-8", "replace")[: len(memory) - 1]
-    memory[:] = encoded.ljust(len(memory), b"\0")
+    memory[:] = _cut(text, len(memory)).encode().ljust(len(memory), b"\0")
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """Return as many whole characters of `text` as fit, with a zero after them.
+
+    >>> _cut("küche", 3), _cut("küche", 4)
+    ('k', 'kü')
+    """
+    encoded = text.replace("\0", " ").encode("utf-8", "replace")
+    return encoded[: most_bytes - 1].decode("utf-8", "ignore")

@@ -64,6 +64,8 @@ SERIES: Final[dict[str, tuple[Series, ...]]] = {
         Series(COUNTER, "rejected", "source_rejected_total", "Readings stopped because a value made no sense"),
         Series(STATE, "devices_troubled", "source_devices_troubled", "Devices of the source that are in trouble"),
         Series(GAUGE, "simulated", "source_simulated", "1 if the numbers are made up: no electricity is involved"),
+        Series(COUNTER, "lost_edges", "source_lost_edges_total", "Edges lost unread and counted all the same"),
+        Series(STATE, "realtime_refused", "source_realtime_refused", "Real-time permissions that this source lacks"),
         *(Series(COUNTER, f"refused_{reason}", "source_refused_total", _REFUSED, reason) for reason in REFUSALS),
     ),
     "writer": (

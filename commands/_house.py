@@ -9,26 +9,38 @@ from api import serve
 from channel import Receiver
 from config.settings import Settings, SourceTable
 from supervise.house import House, Plan, Role, Start
-from workers import _runtime
+from workers import _realtime, _runtime
 from writer.ingest import Ingest, WriterPlan
 
 
 def house(settings: Settings) -> House:
-    """Plan one process per source, the writer, and the api."""
+    """Plan one process per source, the writer, and the api.
+
+    A core that a source has reserved is left to it: this process, their parent, keeps off it from now on, and so does
+    whatever it forks. A reload that reserves another one starts all of them anew.
+    """
     sources = {name: options for name, options in settings.sources.items() if options.enabled}
     outputs = {name: options for name, options in settings.outputs.items() if options.enabled}
     writer_plan = WriterPlan(settings.data_dir, settings.site, settings.writer, settings.clock, outputs)
+    reserved = frozenset(core for options in sources.values() if (core := getattr(options, "core", -1)) >= 0)
+    _realtime.keep_off(reserved)
     plans = [
         Plan(
             "writer",
             Role.WRITER,
             [("writer", "writer"), *(("output", name) for name in outputs)],
-            writer_plan,
+            (writer_plan, reserved),
             functools.partial(_be_writer, writer_plan),
         )
     ]
     plans += [
-        Plan(f"source.{name}", Role.WORKER, [("worker", name)], options, functools.partial(_be_worker, name, options))
+        Plan(
+            f"source.{name}",
+            Role.WORKER,
+            [("worker", name)],
+            (options, reserved),
+            functools.partial(_be_worker, name, options),
+        )
         for name, options in sources.items()
     ]
     if settings.api.enabled:

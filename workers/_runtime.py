@@ -26,6 +26,8 @@ _LAST_RETRY_S: Final = 60.0
 _LONGEST_NAP_S: Final = 0.5  # between two heartbeats
 _MOST_INTEGER: Final = 2**63  # what the wire, SQLite and the databases can hold
 _MOST_TEXT: Final = 64  # characters of a value that is a word, such as a state
+_OWN_TOTALS: Final = ("lost_edges",)  # of sources that have an attribute of that name
+_LAST_WORDS_S: Final = 2.0  # for what the channel did not take before the house stops
 
 
 @dataclass(slots=True)
@@ -78,7 +80,8 @@ class Worker:
         self._stopping = False
         self._told_troubles: dict[str, str] = {}
         self._told_rejections: set[str] = set()
-        self._counted = {"sent": 0, "dropped": 0} | {f"refused_{reason}": 0 for reason in REFUSALS}
+        self._failed = bool(vitals.note)  # our predecessor, perhaps
+        self._counted = dict.fromkeys(("sent", "dropped", *_OWN_TOTALS, *(f"refused_{reason}" for reason in REFUSALS)), 0)
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         self._stopping = True
@@ -98,8 +101,7 @@ class Worker:
                 self._vitals["open"] = 0
                 self._close()
             self._nap(retry.pause_s())
-        self._sender.flush()
-        self._show()
+        self._leave()
 
     def _work(self, retry: Retry) -> None:
         """Read until the source fails or the house stops."""
@@ -115,10 +117,7 @@ class Worker:
                 self._note_failure("read_failures", error)
                 return
             self._report(readings)
-            if self._vitals.note and not self._source.troubles:
-                self._log.info("works again")
-                self._vitals.note = ""
-            self._tell_troubles()
+            self._tell_health()
             retry.forget()
 
     def _report(self, readings: list[Reading]) -> None:
@@ -143,39 +142,49 @@ class Worker:
 
     def _is_sound(self, reading: Reading) -> bool:
         """Let only finite values of known metrics pass; say so once for each device and metric."""
-        if not reading.values:
-            return False
         for metric, value in reading.values.items():
             if why := _unsound(metric, value):
-                self._vitals.add("rejected")
-                told = f"{reading.device}.{metric[:_MOST_TEXT]}"
-                if told not in self._told_rejections:
-                    self._told_rejections.add(told)
-                    self._log.warning("%s of %s is rejected: %s", metric[:_MOST_TEXT], reading.device, why)
+                self._reject(reading.device, str(metric)[:_MOST_TEXT], why)
                 return False
+        if not reading.values:
+            self._reject(reading.device, "reading", "it has no value")
+            return False
         return True
+
+    def _reject(self, device: str, what: str, why: str) -> None:
+        self._vitals.add("rejected")
+        told = f"{device}.{what}"
+        if told not in self._told_rejections:
+            self._told_rejections.add(told)
+            self._log.warning("%s of %s is rejected: %s", what, device, why)
 
     def _note_failure(self, counter: str, error: Exception) -> None:
         self._vitals.add(counter)
+        self._failed = True
         note = str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {error}"
-        if note != self._vitals.note:
-            if isinstance(error, SourceError):
-                self._log.warning("%s", note)
-            else:
-                self._log.error("the source failed: %s", note, exc_info=error)
+        told = self._vitals.note
         self._vitals.note = note
-
-    def _tell_troubles(self) -> None:
-        """Log what changed about single devices, and show all that is wrong now."""
-        troubles = self._source.troubles
-        if troubles == self._told_troubles:
+        if self._vitals.note == told:  # as far as the board has room for it
             return
+        if isinstance(error, SourceError):
+            self._log.warning("%s", note)
+        else:
+            self._log.error("the source failed: %s", note, exc_info=error)
+
+    def _tell_health(self) -> None:
+        """Log what changed since the last round, and show all that is wrong now."""
+        troubles = dict(self._source.troubles)
+        if self._failed:
+            self._log.info("works again")
+        elif troubles == self._told_troubles:
+            return
+        self._failed = False
         for device, trouble in troubles.items():
             if self._told_troubles.get(device) != trouble:
                 self._log.warning("%s: %s", device, trouble)
         for device in self._told_troubles.keys() - troubles.keys():
             self._log.info("%s: works again", device)
-        self._told_troubles = dict(troubles)
+        self._told_troubles = troubles
         self._vitals["devices_troubled"] = len(troubles)
         self._vitals.note = " · ".join(f"{device}: {trouble}" for device, trouble in troubles.items())
 
@@ -195,13 +204,27 @@ class Worker:
                 self._show()
             time.sleep(min(rest_s, _LONGEST_NAP_S))
 
+    def _leave(self) -> None:
+        """Send what waits while the writer is still there; say what it did not take."""
+        until_s = time.monotonic() + _LAST_WORDS_S
+        while not self._sender.flush() and (rest_s := until_s - time.monotonic()) > 0:
+            self._vitals.beat()
+            self._sender.wait(min(rest_s, _LONGEST_NAP_S))
+        self._show()
+        if lost := self._sender.backlog:
+            self._vitals["backlog"] = 0
+            self._vitals.add("dropped", lost)
+            self._log.warning("%d readings are lost: the writer did not take them before the stop", lost)
+
     def _show(self) -> None:
         """Carry the totals of this process over to the board, which has those of its predecessors too."""
         now = {"sent": self._sender.sent, "dropped": self._sender.dropped}
         now |= {f"refused_{reason}": self._source.refused[reason] for reason in REFUSALS}
+        now |= {field_name: getattr(self._source, field_name, 0) for field_name in _OWN_TOTALS}
         for field_name, total in now.items():
             self._vitals.add(field_name, total - self._counted[field_name])
         self._counted = now
+        self._vitals["realtime_refused"] = getattr(self._source, "realtime_refused", 0)
         self._vitals["backlog"] = self._sender.backlog
 
 
@@ -212,13 +235,19 @@ def _unsound(metric: str, value: Value) -> str:
     'nan is not finite'
     >>> _unsound("watts", 1.0)
     'there is no such metric'
+    >>> _unsound("state", True)
+    'bool is no kind of value'
     """
     if metric not in METRICS:
         return "there is no such metric"
-    if isinstance(value, str):
-        return "" if len(value) <= _MOST_TEXT else "the text is too long"
+    if type(value) not in (float, int, str):  # True, None, a driver's own kind of number: no message could hold it
+        return f"{type(value).__name__} is no kind of value"
     if isinstance(value, float):
         return "" if math.isfinite(value) else f"{value} is not finite"
+    if isinstance(value, str):
+        if len(value) > _MOST_TEXT:
+            return "the text is too long"
+        return "" if value.isprintable() else "the text has characters that cannot be shown"
     return "" if abs(value) < _MOST_INTEGER else "the number is too large"
 
 
