@@ -13,6 +13,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -337,7 +338,7 @@ def test_two_hundred_kills_of_worker_and_reader_lose_and_double_nothing(ends: En
                 assert worker.wait() == -signal.SIGKILL
                 base += shared[incarnation][2]
                 incarnation += 1
-                worker = Child(lambda: send_for_ever(ends[0], shared, incarnation, base))
+                worker = Child(partial(send_for_ever, ends[0], shared, incarnation, base))
         worker.kill()
         worker.wait()
         # An empty channel shows that all was taken; whoever looks must not disturb the reader's place.

@@ -81,7 +81,9 @@ class Worker:
         self._told_troubles: dict[str, str] = {}
         self._told_rejections: set[str] = set()
         self._failed = bool(vitals.note)  # our predecessor, perhaps
-        self._counted = dict.fromkeys(("sent", "dropped", *_OWN_TOTALS, *(f"refused_{reason}" for reason in REFUSALS)), 0)
+        self._counted = dict.fromkeys(
+            ("sent", "dropped", *_OWN_TOTALS, *(f"refused_{reason}" for reason in REFUSALS)), 0
+        )
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         self._stopping = True

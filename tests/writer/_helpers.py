@@ -43,7 +43,7 @@ class Child:
             if os.getppid() == parent:
                 main()
                 status = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - a forked child must not return into the tests
             traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(status)

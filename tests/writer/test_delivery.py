@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -175,7 +176,7 @@ def test_a_batch_that_a_dead_peer_did_not_take_comes_again_with_longer_and_longe
     assert bench.peer.batches == [[0, 1, 2]] * 5
     assert bench.peer.taken == [0, 1, 2]
     asked = bench.peer.asked_at_s
-    pauses = [after - before for before, after in zip(asked, asked[1:], strict=False)]
+    pauses = [after - before for before, after in pairwise(asked)]
     for turn, pause_s in enumerate(pauses):
         assert pause_s >= FIRST_RETRY_S * 2**turn * 0.8
     assert (made.state, made.note, made.failures, made.failing_since_ns) == (UP, "", 4, 0)

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,7 @@ def test_the_rows_before_and_behind_a_damaged_page_are_saved(tmp_path: Path, who
     ids = [row[0] for row in stored]
     assert ids[0] == 1 and ids[-1] == COMMITS and COMMITS / 2 < len(ids) < COMMITS
     assert saved.rows == len(ids)
-    assert sum(after - before > 1 for before, after in zip(ids, ids[1:], strict=False)) == 1  # one hole
+    assert sum(after - before > 1 for before, after in pairwise(ids)) == 1  # one hole
     assert outbox.watermarks["meter"] == Watermark(1, COMMITS)
     account = outbox.accounts["away"]
     assert account.lost == account.accepted - sum(row[3] for row in stored) > 0
