@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final
 
 import click
+from msgspec import structs
 
+import logs
 import workers
 import writer
 from config.load import Catalog, ConfigurationError, load
@@ -39,8 +41,13 @@ def is_demo(path: Path) -> bool:
 
 
 def read(path: Path) -> Settings:
-    """Read a configuration. Raises `ConfigurationError`."""
-    return load(path, catalog(), merge=not is_demo(path))
+    """Read a configuration; from now on no log of this process shows its secrets. Raises `ConfigurationError`."""
+    settings = load(path, catalog(), merge=not is_demo(path))
+    for secret in settings.secrets.values():
+        logs.hide(secret)
+    # Started from wherever: the same house in the same place.
+    site = structs.replace(settings.site, data_dir=str(ROOT / settings.data_dir))
+    return structs.replace(settings, site=site)
 
 
 def read_or_exit(path: Path) -> Settings:

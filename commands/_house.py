@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import socket
+from collections.abc import Iterator
+
+from msgspec import structs
 
 from api import serve
 from channel import Receiver
-from config.settings import Settings, SourceTable
+from config.settings import Settings, SourceTable, Table
 from supervise.house import House, Plan, Role, Start
 from workers import _realtime, _runtime
 from writer.ingest import Ingest, WriterPlan
@@ -24,31 +28,51 @@ def house(settings: Settings) -> House:
     writer_plan = WriterPlan(settings.data_dir, settings.site, settings.writer, settings.clock, outputs)
     reserved = frozenset(core for options in sources.values() if (core := getattr(options, "core", -1)) >= 0)
     _realtime.keep_off(reserved)
+    # A secret is a part of the configuration too: whoever uses one starts anew when it changes.
+    secrets = _secrets(settings, *outputs.values())
     plans = [
         Plan(
             "writer",
             Role.WRITER,
             [("writer", "writer"), *(("output", name) for name in outputs)],
-            (writer_plan, reserved),
-            functools.partial(_be_writer, writer_plan),
+            (writer_plan, secrets, reserved),
+            functools.partial(_be_writer, writer_plan, secrets),
         )
     ]
-    plans += [
-        Plan(
-            f"source.{name}",
-            Role.WORKER,
-            [("worker", name)],
-            (options, reserved),
-            functools.partial(_be_worker, name, options),
+    for name, options in sources.items():
+        secrets = _secrets(settings, options)
+        plans.append(
+            Plan(
+                f"source.{name}",
+                Role.WORKER,
+                [("worker", name)],
+                (options, secrets, reserved),
+                functools.partial(_be_worker, name, options, secrets),
+            )
         )
-        for name, options in sources.items()
-    ]
     if settings.api.enabled:
         plans.append(Plan("api", Role.API, [("api", "api")], settings, functools.partial(_be_api, settings)))
     return House(settings.data_dir, settings.supervise, plans)
 
 
-def _be_worker(name: str, options: SourceTable, start: Start) -> None:
+def _secrets(settings: Settings, *tables: Table) -> dict[str, str]:
+    """Return the secrets that `tables` and the tables in them name, by the name of the environment variable."""
+    names = {name for table in tables for name in _secret_names(table)}
+    return {name: secret for name, secret in settings.secrets.items() if name in names}
+
+
+def _secret_names(table: Table) -> Iterator[str]:
+    for one in structs.fields(table):
+        value = getattr(table, one.name)
+        if one.name.endswith("_env"):
+            yield value
+        for inner in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(inner, Table):
+                yield from _secret_names(inner)
+
+
+def _be_worker(name: str, options: SourceTable, secrets: dict[str, str], start: Start) -> None:
+    os.environ.update(secrets)
     channel, deposits = start.channel, start.deposits
     if channel is None or deposits is None:
         raise TypeError("a worker starts with a report channel")
@@ -68,7 +92,8 @@ def _be_worker(name: str, options: SourceTable, start: Start) -> None:
     )
 
 
-def _be_writer(plan: WriterPlan, start: Start) -> None:
+def _be_writer(plan: WriterPlan, secrets: dict[str, str], start: Start) -> None:
+    os.environ.update(secrets)
     receivers = [Receiver(end, stream) for stream, end in start.receivers.items()]
     outputs = {name: start.board.claim("output", name) for name in plan.outputs}
     Ingest(plan, receivers, start.board.claim("writer", "writer"), outputs).run()

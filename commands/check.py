@@ -23,7 +23,9 @@ def command(path: Path | None) -> None:
     )
     if not settings.sources:
         click.echo("No [sources.…] yet, so nothing will be measured; config/example.toml shows every kind.")
-    click.echo("Next: ./orchestrator.py run")
+    if not settings.outputs:
+        click.echo("No [outputs.…] yet, so what is measured goes nowhere; [outputs.csv] is the simplest.")
+    click.echo(f"Next: ./orchestrator.py run{f' --config {click.format_filename(path)}' if path else ''}")
 
 
 def _count(number: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -70,12 +71,19 @@ def _banner(file: Path, settings: Settings) -> str:
         ]
     lines.append(f"wattherd · site {settings.site.name} · {', '.join(str(one) for one in settings.files)}")
     if settings.api.enabled:
-        shown = "127.0.0.1" if settings.api.host in ("0.0.0.0", "::") else settings.api.host
-        address = f"http://{shown}:{settings.api.port}"
+        address = f"http://{_reached(settings.api.host)}:{settings.api.port}"
         lines.append(f"  look   {address}   {address}/metrics   {address}/readyz")
     for name, options in settings.sources.items():
         if options.enabled and options.kind == "esp32_http":
-            lines.append(f"  post   http://{options.host}:{options.port}/   source {name}")  # type: ignore[attr-defined]
-    lines.append(f"  data   {settings.data_dir.resolve()}   outputs: {', '.join(settings.outputs) or 'none'}")
+            host, port = options.host, options.port  # type: ignore[attr-defined]
+            lines.append(f"  post   http://{_reached(host)}:{port}/   source {name}")
+    lines.append(f"  data   {settings.data_dir}   outputs: {', '.join(settings.outputs) or 'none'}")
     lines.append("  stop   Ctrl-C; what was accepted is safe, also from kill -9")
     return "\n".join(lines) + "\n\n"
+
+
+def _reached(host: str) -> str:
+    """Name a host as one types it on another machine."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host

@@ -64,14 +64,14 @@ class Catalog:
 def load(path: Path, catalog: Catalog, *, merge: bool = True) -> Settings:
     """Read `path` and, with `merge`, every `conf.d/*.toml` beside it. Raises `ConfigurationError`.
 
-    Secrets are named by the options that end in `_env`; those that the environment does not have are taken from a
-    `.env` file of mode 600 beside the configuration or above it, and put into the environment.
+    Secrets are named by the options that end in `_env`. Those that the environment does not have are taken from a
+    `.env` file of mode 600 beside the configuration or above it; all of them are in `Settings.secrets`.
     """
     reading = _Reading()
     files = [path, *(reading.files_in(path.parent / "conf.d") if merge else [])]
     for file in files:
         reading.add(file)
-    reading.take_secrets([path.parent / ".env", Path(os.path.normpath(path.parent / ".." / ".env"))])
+    reading.read_secrets([path.parent / ".env", Path(os.path.normpath(path.parent / ".." / ".env"))])
     if reading.problems:
         raise ConfigurationError(reading.problems)
     settings = _settings(reading, catalog, tuple(files))
@@ -87,6 +87,8 @@ class _Reading:
     tables: dict[str, Any] = field(default_factory=dict)
     places: dict[Place, tuple[Path, int]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    dotenv: dict[str, str] = field(default_factory=dict)  # what the .env file has
+    secrets: dict[str, str] = field(default_factory=dict)  # what the configuration asks for, by variable
 
     def files_in(self, folder: Path) -> list[Path]:
         """Return the `*.toml` of a folder. Hidden ones are what an editor keeps of a file that is open in it."""
@@ -137,8 +139,8 @@ class _Reading:
                 first, second = _nearest_place(self.places, place), _nearest_place(places, place)
                 self.problems.append(f"{second}: {dotted(place)} is set already in {first}; keep one of the two")
 
-    def take_secrets(self, files: Sequence[Path]) -> None:
-        """Put what the first `.env` file has into the environment, where it is not set already."""
+    def read_secrets(self, files: Sequence[Path]) -> None:
+        """Read the first `.env` file that there is."""
         for file in files:
             try:
                 status = file.stat()
@@ -161,7 +163,7 @@ class _Reading:
                 if line.error or (line.key and ("=" in line.key or "\0" in line.key + (line.value or ""))):
                     self.problems.append(f"{file}:{line.original.line}: expected NAME=value")
                 elif line.key and line.value is not None:
-                    os.environ.setdefault(line.key, line.value)
+                    self.dotenv[line.key] = line.value
             return
 
     def complain(self, place: Place, what: str) -> None:
@@ -222,7 +224,10 @@ class _Reading:
 
     def _check_secret(self, variable: Any, place: Place) -> None:
         """See that the variable exists. What is no usual name of one may be the secret itself, so it is not shown."""
-        if not isinstance(variable, str) or not variable or os.environ.get(variable):
+        if not isinstance(variable, str) or not variable:
+            return
+        if secret := os.environ.get(variable) or self.dotenv.get(variable):
+            self.secrets[variable] = secret
             return
         if _VARIABLE.fullmatch(variable):
             what = f"the environment variable {variable} is not set; put {variable}=… into .env (mode 600)"
@@ -244,11 +249,11 @@ def _settings(reading: _Reading, catalog: Catalog, files: tuple[Path, ...]) -> S
     }
     sources = _kinds(reading, "sources", catalog.source_kinds, catalog.source_options)
     outputs = _kinds(reading, "outputs", catalog.output_kinds, catalog.output_options)
-    if isinstance(site := house["site"], Site):
-        _check_timezone(reading, site)
+    _check_timezone(reading)
+    _check_files(reading, outputs)
     if reading.problems:
         return None
-    return Settings(**house, sources=sources, outputs=outputs, files=files)  # type: ignore[arg-type]
+    return Settings(**house, sources=sources, outputs=outputs, files=files, secrets=reading.secrets)  # type: ignore[arg-type]
 
 
 def _kinds(
@@ -290,12 +295,28 @@ def _check_device_names(reading: _Reading, table: Table, place: Place) -> None:
         seen.add(device.name.lower())
 
 
-def _check_timezone(reading: _Reading, site: Site) -> None:
+def _check_timezone(reading: _Reading) -> None:
+    site = reading.tables.get("site")
+    zone = site.get("timezone") if isinstance(site, dict) else None
+    if not isinstance(zone, str):  # not set, or complained about already
+        return
     try:
-        zoneinfo.ZoneInfo(site.timezone)
+        zoneinfo.ZoneInfo(zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        near = nearest(site.timezone, zoneinfo.available_timezones())
-        reading.complain(("site", "timezone"), f"there is no time zone {shown(site.timezone)}{near}")
+        near = nearest(zone, zoneinfo.available_timezones())
+        reading.complain(("site", "timezone"), f"there is no time zone {shown(zone)}{near}")
+
+
+def _check_files(reading: _Reading, outputs: Mapping[str, OutputTable]) -> None:
+    """Two outputs that append to the same files would each cut off what the other one wrote."""
+    taken: dict[tuple[Path, object], str] = {}
+    for name, options in outputs.items():
+        if (directory := getattr(options, "directory", None)) is not None:
+            files = (Path(os.path.normpath(directory)), getattr(options, "profile", None))
+            if files in taken:
+                what = f"output {taken[files]} writes the same files; give this one a directory of its own"
+                reading.complain(("outputs", name), what)
+            taken[files] = name
 
 
 def _is_table(kind: Any) -> bool:

@@ -5,7 +5,7 @@ All of them, with the defaults; no file needs more than what differs:
     [site]
     name = "home"
     timezone = "Europe/London"
-    data_dir = "var"                # everything durable; a relative path counts from where wattherd is started
+    data_dir = "var"                # everything durable; a relative path counts from where wattherd lies
 
     [supervise]
     hung_after_s = 30.0             # a process that shows no sign of life for so long is replaced
@@ -130,6 +130,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     sources: dict[str, SourceTable]
     outputs: dict[str, OutputTable]
     files: tuple[Path, ...] = ()
+    secrets: dict[str, str] = {}  # by the name of the environment variable that the configuration asks for
 
     @property
     def data_dir(self) -> Path:

@@ -271,6 +271,7 @@ def test_the_demo_house_runs_and_says_that_it_is_one(tmp_path: Path) -> None:
     demo = tmp_path / "config" / "demo.toml"
     demo.parent.mkdir()
     text = (ROOT / "config" / "demo.toml").read_text()
+    text = text.replace('data_dir = "var/demo"', f'data_dir = "{tmp_path}/var/demo"')
     text = text.replace('kind = "esp32_http"', f'kind = "esp32_http"\nport = {post_port}')
     demo.write_text(text + f"\n[api]\nport = {api_port}\n")
     process = subprocess.Popen(
@@ -314,3 +315,27 @@ def refuses_to_start(tmp_path: Path, data_dir: Path, words: str) -> None:
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_secret_that_changed_reaches_whoever_uses_it_at_a_reload(tmp_path: Path, houses: list[House]) -> None:
+    with RecordingInflux() as influx:
+        token = tmp_path / ".env"
+        token.touch(mode=0o600)
+        token.write_text("PROOF_TOKEN=first-token\n")
+        house = House(tmp_path, f'[outputs.influx]\nurl = "{influx.url}"\ntoken_env = "PROOF_TOKEN"\n', ["a"])
+        houses.append(house)
+        house.started()
+        meter = house.pid("source.meter")
+        assert house.post({"device": "a", "power_w": 1})[0] == 200
+        wait_for(lambda: influx.requests, "the first request")
+        token.write_text("PROOF_TOKEN=second-token\n")
+        assert house.process is not None
+        house.process.send_signal(1)
+        wait_for(lambda: "reloaded" in house.log, "the reload")
+        assert house.post({"device": "a", "power_w": 2})[0] == 200
+        wait_for(lambda: len(influx.requests) > 1, "the second request")
+        tokens = [request.headers["authorization"] for request in influx.requests]
+        assert tokens == ["Token first-token", "Token second-token"]
+        assert house.pid("source.meter") == meter
+        assert house.stop() == 0
+        assert "token" not in house.log

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Meta
 
+from commands._configuration import catalog
 from config.load import Catalog, ConfigurationError, load
 from config.settings import DeviceTable, OutputTable, PolledTable, Port, Settings, SourceTable
 from config.words import printable
@@ -251,6 +252,7 @@ def test_every_mistake_of_a_file_is_told_at_once(site: Path) -> None:
         ("15", "[sources.other]"),
         ("16", "[outputs.papper] kind"),
         ("18", "[outputs.plain] prot"),
+        ("3", "[site] timezone"),
     ]
 
 
@@ -405,8 +407,8 @@ def test_a_secret_is_taken_from_a_private_env_file_beside_the_configuration_or_a
     file = site.parent.parent / where
     file.write_text('\ufeff# the house\nexport HOUSE_TOKEN="s3cret $HOME # x"\n')
     file.chmod(0o600)
-    good(site, WITH_TOKEN)
-    assert os.environ["HOUSE_TOKEN"] == "s3cret $HOME # x"
+    settings = good(site, WITH_TOKEN)
+    assert settings.secrets == {"HOUSE_TOKEN": "s3cret $HOME # x"}
 
 
 def test_the_env_file_above_is_found_from_within_the_folder(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,7 +426,6 @@ def test_an_env_file_that_others_may_read_is_refused_with_the_command_that_mends
     file.chmod(mode)
     site.write_text(WITH_TOKEN)
     assert problems(site) == [f".env: others may read it (mode {mode:o}); run: chmod 600 .env"]
-    assert "HOUSE_TOKEN" not in os.environ
 
 
 def test_the_environment_wins_over_the_env_file(site: Path) -> None:
@@ -432,8 +433,8 @@ def test_the_environment_wins_over_the_env_file(site: Path) -> None:
     file.write_text("HOUSE_TOKEN=of-the-file\n")
     file.chmod(0o600)
     os.environ["HOUSE_TOKEN"] = "of-the-environment"
-    good(site, WITH_TOKEN)
-    assert os.environ["HOUSE_TOKEN"] == "of-the-environment"
+    settings = good(site, WITH_TOKEN)
+    assert settings.secrets == {"HOUSE_TOKEN": "of-the-environment"}
 
 
 @pytest.mark.parametrize("line", ["HOUSE_TOKEN='s3cret", "'A=B'=s3cret", "HOUSE_TOKEN=s3cret\x00x"])
@@ -591,3 +592,21 @@ def test_whatever_bytes_the_file_has_nothing_else_is_raised(site: Path, content:
         load(site, CATALOG)
     except ConfigurationError as error:
         assert all(told.isprintable() for told in error.problems)
+
+
+def test_two_outputs_that_write_the_same_files_are_a_mistake(site: Path) -> None:
+    twice = '[outputs.csv]\n[outputs.again]\nkind = "csv"\ndirectory = "./csv/"\n'
+    assert [problem.split(": ", 1)[1] for problem in real_problems(site, twice)] == [
+        "[outputs.again]: output csv writes the same files; give this one a directory of its own"
+    ]
+    assert real_problems(site, twice.replace("./csv/", "other")) == []
+
+
+def real_problems(site: Path, text: str) -> list[str]:
+    """What is wrong with `text` where the kinds are those of the house."""
+    site.write_text(text)
+    try:
+        load(site, catalog())
+    except ConfigurationError as error:
+        return error.problems
+    return []

@@ -214,13 +214,14 @@ class _Ina2xx(_Ina):
 
     _times_s = (140e-6, 204e-6, 332e-6, 588e-6, 1.1e-3, 2.116e-3, 4.156e-3, 8.244e-3)
     _counts = (1, 4, 16, 64, 128, 256, 512, 1024)
+    overflow = False
 
     def _conversion_s(self) -> float:
         config = self.registers[0]
         return self._counts[config >> 9 & 7] * (self._times_s[config >> 6 & 7] + self._times_s[config >> 3 & 7])
 
     def _show_flags(self) -> None:
-        self.registers[6] = self._ready << 3
+        self.registers[6] = self._ready << 3 | self.overflow << 2
 
     def _was_read(self, register: int) -> None:
         if register == 6:
@@ -236,6 +237,7 @@ class Ina226(_Ina2xx):
         shunt = max(-0x8000, min(0x7FFF, round(self.amps * self.shunt_ohm / 2.5e-6)))
         bus = min(0x7FFF, round(self.volts / 0.00125))
         current = math.trunc(shunt * self.registers[5] / 2048)
+        self.overflow = abs(current) > 0x7FFF
         self.registers |= {1: shunt & 0xFFFF, 2: bus, 4: current & 0xFFFF, 3: abs(current) * bus // 20000 & 0xFFFF}
 
 

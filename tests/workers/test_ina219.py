@@ -269,9 +269,9 @@ def test_what_is_beyond_the_range_is_refused_and_counted(bench: Bench) -> None:
         assert not bench.read().troubles
 
 
-def test_an_overflow_of_the_chips_own_arithmetic_does_not_touch_our_current(bench: Bench) -> None:
-    chip = Chip(amps=1.5, volts=12)
-    with bench.opened(table({"max_current_a": 1.0}), i2c_1=I2c({0x40: chip})):
+@pytest.mark.parametrize("chip", [Chip(amps=1.5, volts=12, shunt_ohm=0.05), Ina226(amps=1.5, volts=12, shunt_ohm=0.05)])
+def test_an_overflow_of_the_chips_own_arithmetic_does_not_touch_our_current(bench: Bench, chip: Chip | Ina226) -> None:
+    with bench.opened(table({"max_current_a": 1.0, "shunt_ohm": 0.05}), i2c_1=I2c({0x40: chip})):
         round_ = bench.read()
         assert chip.overflow
         assert round_.values["d0"]["current_a"] == 1.5

@@ -612,6 +612,7 @@ class Keeper:
 
     def start(self) -> Life:
         self._incarnation += 1
+        self.vitals["open"] = 0
         return fork(self._made.name, self._live, [self._worker_end.fileno(), *self._made.kept.values()])
 
     def _live(self) -> None:
@@ -669,7 +670,9 @@ def test_500_killed_readers_lose_and_double_no_pulse(both: bool, monkeypatch: py
         stream = Stream(made, both)
         for _ in range(KILLS):
             worker = house.start()
-            until_s = time.monotonic() + random.uniform(0.001, 0.006)
+            while not house.vitals["open"] and not worker.ended:
+                time.sleep(0.0005)
+            until_s = time.monotonic() + random.uniform(0, 0.006)
             while time.monotonic() < until_s:
                 stream.write(random.randrange(4))
                 time.sleep(random.uniform(0, 0.001))
@@ -688,12 +691,12 @@ def test_500_killed_readers_lose_and_double_no_pulse(both: bool, monkeypatch: py
     energy = [one.values["device_energy_wh"] for one in house.told if "pulses" in one.values]
     assert counts == sorted(counts)
     assert (counts[-1], energy[-1]) == (len(stream.begun), float(len(stream.begun)))
-    assert house.vitals["lost_edges"] > 0  # the kills did fall where it hurts
     events: dict[int, int] = {}
     for one in house.told:
         if one.origin:  # the writer takes the first of a number
             assert events.setdefault(one.origin.sequence, one.at_ns) == one.at_ns
-    assert events
+    # A pulse without an event is one that a killed reader had read and not noted: enough kills fell where it hurts.
+    assert 0 < len(events) < len(stream.begun) - 20
     assert all(stream.begun[number - 1] == at_ns for number, at_ns in events.items())
 
 
