@@ -28,8 +28,9 @@ def command(path: Path | None) -> None:
     if problem := _unusable(settings.data_dir):
         click.echo(problem, err=True)
         sys.exit(EXIT_CONFIGURATION)
-    click.echo(_banner(file, settings), nl=False)
-    sys.stdout.flush()
+    if sys.stdout is not None:  # a daemon may have been given none
+        click.echo(_banner(file, settings), nl=False)
+        sys.stdout.flush()
     logs.start()
 
     def reload() -> House:

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import tomlkit
+from tomlkit import TOMLDocument
+from tomlkit.container import Container
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AoT, InlineTable, Table
+from tomlkit.items import InlineTable
+
+from config.lines import line_numbers
 
 _BYTE_ORDER_MARK: Final = "\ufeff"
 _MOST_BACKUPS: Final = 10_000
@@ -84,54 +88,65 @@ def edited(text: str, source: str, device: str, values: Mapping[str, float]) -> 
         if place is None:
             raise EditError(f"there is no device {device} of [sources.{source}] in it", by_hand)
         wanted["sources"][source]["devices"][place].update(values)
-        document = tomlkit.parse(bare)
-        faithful = tomlkit.dumps(document) == bare
-        _set(document["sources"][source]["devices"], place, values, "\r\n" if "\r\n" in bare else "\n")
-        new = tomlkit.dumps(document)
-        # The library keeps everything else. That is believed when it is seen.
-        if not faithful or tomllib.loads(new) != wanted or _rest(new, values) != _rest(bare, values):
-            raise EditError(f"the table of {device} is written in a way that cannot be changed surely", by_hand)
-    except (tomllib.TOMLDecodeError, TOMLKitError, TypeError, KeyError) as error:
+        header = line_numbers(bare).get(("sources", source, "devices", place))
+        new = _with_lines(bare, header, values) if header else _with_inline(bare, source, place, values)
+        if tomllib.loads(new) != wanted or _rest(new, values) != _rest(bare, values):
+            raise ValueError("it would not be as it is meant")
+    except (ValueError, TOMLKitError, TypeError, KeyError) as error:
         raise EditError(f"the table of {device} cannot be changed surely ({error})", by_hand) from error
     return mark + new
 
 
-def _set(devices: Any, place: int, values: Mapping[str, float], newline: str) -> None:
-    table = devices[place]
-    missing = {}
-    for key, value in values.items():
-        if key in table:
-            table[key] = value
-        else:
-            missing[key] = value
-    if not missing:
-        return
-    if isinstance(devices, AoT) and isinstance(table, Table):
-        _append(table, missing, newline)
-    elif isinstance(table, InlineTable):
-        text = table.as_string()
-        inside = text[:-1].rstrip()
-        added = "".join(f", {key} = {value!r}" for key, value in missing.items())
-        devices[place] = tomlkit.value(inside + added + text[len(inside) :])
-    else:
-        raise TypeError(f"it is a {type(table).__name__}")
+def _with_lines(text: str, header: int, values: Mapping[str, float]) -> str:
+    """Set values in the table below the line `header`. Nothing else of the text goes through the library."""
+    lines = text.split("\n")
+    statements = sorted({*line_numbers(text).values()})
+    ends = (line - 1 for line in statements if line > header and lines[line - 1].lstrip(" \t").startswith("["))
+    end = next(ends, len(lines))
+    table = "\n".join(lines[header:end]) + ("" if end == len(lines) else "\n")
+    document = tomlkit.parse(table)
+    _check(document, table)
+    document.update({key: value for key, value in values.items() if key in document})
+    missing = {key: value for key, value in values.items() if key not in document}
+    _append(document, missing, "\r\n" if "\r\n" in text else "\n")
+    return "\n".join(lines[:header]) + "\n" + tomlkit.dumps(document) + "\n".join(lines[end:])
 
 
-def _append(table: Table, values: Mapping[str, float], newline: str) -> None:
+def _append(table: Container, values: Mapping[str, float], newline: str) -> None:
     """Put keys behind the last one of a table; the library would put them behind the comments of the table after it."""
-    body = table.value.body
-    last = max(
-        number for number, (key, item) in enumerate(body) if key is not None and not isinstance(item, Table | AoT)
-    )
+    body = table.body
+    last = max(number for number, (key, _) in enumerate(body) if key is not None)
     behind = body[last + 1 :]
     del body[last + 1 :]
     before = body[last][1].trivia
-    before.trail = before.trail or newline  # it may have ended the file
+    if values:
+        before.trail = before.trail or newline  # it may have ended the file
     for key, value in values.items():
         item = tomlkit.item(value)
         item.trivia.indent, item.trivia.trail = before.indent, newline
-        table.value.append(key, item)
+        table.append(key, item)
     body.extend(behind)
+
+
+def _with_inline(text: str, source: str, place: int, values: Mapping[str, float]) -> str:
+    """Set values in a table between braces."""
+    document: Any = tomlkit.parse(text)
+    _check(document, text)
+    devices = document["sources"][source]["devices"]
+    table = devices[place]
+    if not isinstance(table, InlineTable):
+        raise TypeError(f"it is a {type(table).__name__}")
+    table.update({key: value for key, value in values.items() if key in table})
+    braced = table.as_string()
+    inside = braced[:-1].rstrip()
+    missing = "".join(f", {key} = {value!r}" for key, value in values.items() if key not in table)
+    devices[place] = tomlkit.value(inside + missing + braced[len(inside) :])
+    return tomlkit.dumps(document)
+
+
+def _check(document: TOMLDocument, text: str) -> None:
+    if tomlkit.dumps(document) != text:
+        raise ValueError("something else in it would change too")
 
 
 def _rest(text: str, values: Mapping[str, float]) -> str:

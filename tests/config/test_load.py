@@ -561,7 +561,7 @@ def _quoted(text: str) -> str:
     return '"' + "".join(f"\\U{ord(char):08x}" if not char.isalnum() else char for char in text) + '"'
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(CONFIGURATIONS)
 def test_whatever_the_configuration_says_it_is_read_or_refused_line_by_line(
     site: Path, content: dict[str, Any]

@@ -100,7 +100,7 @@ def test_a_commit_is_all_or_nothing_whenever_it_is_killed(path: Path) -> None:
     last = kills = 0
     while kills < 50 or (last < 100 and kills < 500):  # a busy machine gets less done between two kills
         kills += 1
-        killed_somewhere(lambda: commit_for_ever(path), chance, 0.06)
+        killed_somewhere(lambda: commit_for_ever(path), chance, 0.04)
         if not path.exists():
             continue
         outbox = Outbox(path, reserve_bytes=0, quota_bytes=150_000)

@@ -67,6 +67,12 @@ class Options(OutputTable, frozen=True):
     line_voltage_v: Positive = 230.0
     appliances: dict[str, int] = {}  # noqa: RUF012 - msgspec gives each table its own
 
+    def __post_init__(self) -> None:
+        try:
+            Path(self.directory).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"directory {self.directory!r} names no directory: there is no such user") from error
+
 
 class Csv(Output):
     """Appends to files whose good sizes are in the memo: what is beyond was not confirmed, is cut off and comes again.

@@ -65,7 +65,8 @@ class Options(OutputTable, frozen=True):
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or not self.url.isascii():
-            raise ValueError(f"url must look like http://127.0.0.1:8086, not {self.url!r}")
+            shown = "what stands there" if "@" in self.url else repr(self.url)  # it may have a password in it
+            raise ValueError(f"url must look like http://127.0.0.1:8086, not {shown}")
         if parts.username is not None or parts.query or parts.fragment:
             raise ValueError(
                 "url must be the plain address: secrets belong into the variables of token_env, password_env"
