@@ -39,6 +39,8 @@ def main(settings: Settings, board: Board) -> None:
         sys.exit(os.EX_CONFIG)
     row.note = ""
     server = _Server(_server_config(settings, board))
+    # That somebody's open connection is cut when the house stops is no error.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown" not in str(record.msg))
     signal.signal(signal.SIGTERM, server.handle_exit)  # not SIGINT: what Ctrl-C means is the parent's decision
     logger.info("serving %s", " and ".join(_url(listener) for listener in listeners))
     asyncio.run(_serve(server, listeners, row))

@@ -206,6 +206,8 @@ class Parent:
     def _start(self, child: Child) -> None:
         child.heart = child.claim_rows(self._board)
         plan = child.plan
+        if child.deposits:
+            self._take_deposits(child.deposits, child)  # a predecessor may have died right after it left something
         start = Start(
             board=self._board,
             incarnation=next(self._incarnations),
@@ -338,6 +340,8 @@ class Parent:
 
     def _take_deposits(self, deposited: deposits.Deposits, child: Child) -> None:
         for name in deposited.receive():
+            # systemd keeps every descriptor that it is given under a name; only the newest is of use.
+            self._notifier.forget(f"{child.stream}.{name}")
             self._notifier.keep(f"{child.stream}.{name}", deposited.kept[name])
 
 

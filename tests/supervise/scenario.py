@@ -44,12 +44,14 @@ def be(name: str, setting: str, data_dir: Path, start: Start) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    if setting == "deposits" and not start.kept:
+    if setting.startswith("deposits") and not start.kept:
         reading, writing = os.pipe()
         os.write(writing, b"left behind")
         import socket
 
         socket.send_fds(start.deposits, [b"pipe"], [reading])
+        if setting == "deposits-and-dies":
+            os.kill(os.getpid(), signal.SIGKILL)
     if setting.startswith("exits"):
         vitals.beat()
         time.sleep(0.05)

@@ -259,6 +259,12 @@ def test_what_a_worker_deposits_outlives_it(make: HouseMaker) -> None:
     assert house.events("meter", "kept") == [["meter", "kept", "pipe", "left", "behind"]]
 
 
+def test_what_a_worker_deposits_in_its_last_moment_is_there_for_its_successor(make: HouseMaker) -> None:
+    house = make(meter="deposits-and-dies", supervise={"longest_pause_s": 0.1})
+    wait_for(lambda: house.events("meter", "kept"), "the successor to find it")
+    assert len(house.events("meter", "started")) == 2
+
+
 def test_a_child_has_only_the_descriptors_that_are_its_own(make: HouseMaker) -> None:
     house = make(meter="", other="")
     house.running("meter", "other", "writer", "api")
