@@ -217,6 +217,17 @@ def test_a_real_influxdb_refuses_a_conflict_of_types_and_has_all_the_others(infl
     assert times == [record.time_ns for index, record in enumerate(batch) if index != 37]
 
 
+def test_a_real_influxdb_has_single_pulses_in_the_schema_of_the_seed(influxd: Influxd) -> None:
+    influxd.create("pulses")
+    influx = output(influxd.url, api="v1", bucket="pulses")
+    influx.write(Batch([Record("roof", "pv", n, {"pulse": kind}) for n, kind in enumerate(("import", "generate"))]))
+    influx.close()
+    points = influxd.points('SELECT * FROM "PowerPulse"', "pulses")
+    assert [(point["PulseType"], point["Pulse"]) for point in points] == [("Import", 1), ("Generate", 1)]
+    assert "integer" in str(influxd.query('SHOW FIELD KEYS FROM "PowerPulse"', "pulses"))
+    assert influxd.points('SELECT * FROM "electricity"', "pulses") == []
+
+
 def test_a_real_influxdb_1_says_which_option_to_mend(influxd: Influxd) -> None:
     with pytest.raises(OutputDown, match="404") as down:
         output(influxd.url).write(Batch(records(1)))
