@@ -307,7 +307,7 @@ def test_an_output_that_cannot_be_made_is_tried_again(bench: Bench) -> None:
 
 
 def test_an_outbox_that_cannot_be_read_for_a_while_does_not_end_the_thread(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.put(2)
     failures = iter([sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("malformed")] * 2)
@@ -332,6 +332,8 @@ def test_an_outbox_that_cannot_be_read_for_a_while_does_not_end_the_thread(
     bench.settle()
     assert bench.peer.taken == [0, 1]
     assert made.failures == 5
+    assert "the outbox cannot be read: malformed" in caplog.text
+    assert "this is a bug" not in caplog.text
 
 
 def test_a_row_that_cannot_be_read_is_counted_as_damaged_and_the_rest_goes_on(bench: Bench) -> None:

@@ -137,15 +137,18 @@ def test_an_outbox_opened_again_knows_all_it_knew(path: Path) -> None:
 # ---- a full disk
 
 
-def test_a_commit_that_does_not_fit_changes_nothing_and_succeeds_when_there_is_room(path: Path) -> None:
+@pytest.mark.parametrize(("readings", "letter_bytes"), [(20_000, 6), (1, 500_000)])
+def test_a_commit_that_does_not_fit_changes_nothing_and_succeeds_when_there_is_room(
+    path: Path, readings: int, letter_bytes: int
+) -> None:
     outbox = made(path, "a")
     put(outbox, intake(5, sequence=1))
     before = (outbox.head, outbox.bytes, dict(outbox.watermarks), repr(outbox.accounts), repr(outbox.progress))
     stored, noted = rows(path), state(path)
     pages = outbox._number("PRAGMA page_count")
     outbox._connection.execute(f"PRAGMA max_page_count = {pages + 3}")
-    large = intake(20_000, 5, sequence=2)
-    large.dead_letters.append(("source meter", "test", b"letter"))
+    large = intake(readings, 5, sequence=2)
+    large.dead_letters.append(("source meter", "test", b"x" * letter_bytes))  # what is written last
     for _ in range(2):
         with pytest.raises(sqlite3.OperationalError, match="full"):
             put(outbox, large, a=Progress(front=1, delivered=5))
@@ -160,7 +163,7 @@ def test_a_commit_that_does_not_fit_changes_nothing_and_succeeds_when_there_is_r
     outbox._connection.execute("PRAGMA max_page_count = 1000000")
     put(outbox, large, a=Progress(front=1, delivered=5))
     assert outbox.watermarks["meter"] == Watermark(1, 2)
-    assert [number for row in rows(path) for number in numbers(row[4])] == list(range(5, 20_005))
+    assert [number for row in rows(path) for number in numbers(row[4])] == list(range(5, readings + 5))
     assert len(dead_letters(path)) == 1
     assert_conserved(outbox)
 
@@ -374,7 +377,10 @@ def test_an_output_whose_place_was_lost_gets_what_is_left_rather_than_nothing(pa
     assert_conserved(outbox)
 
 
-@pytest.mark.parametrize("value", [b"", b"\xc1", b"\xa2\xff\xff", b"\x93\xa1\xfe\x01\x02"])
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"\xc1", b"\xa2\xff\xff", b"\x96\x00\x90\x00\x00\x00\x81\xa1\xff\x01", b"\x81\xa1\xff\x92\x01\xc4\x01\x01"],
+)
 @pytest.mark.parametrize("key", ["head", "output/a", "account/a", "stream/meter", "boots/meter/d"])
 def test_state_that_cannot_be_read_is_forgotten_and_no_more(path: Path, key: str, value: bytes) -> None:
     outbox = made(path, "a")

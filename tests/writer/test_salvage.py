@@ -179,6 +179,21 @@ def test_the_rows_before_and_behind_a_damaged_page_are_saved(tmp_path: Path, who
     assert_conserved(outbox)
 
 
+def test_rows_far_behind_a_damaged_page_are_saved_too(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    path = lay_out(tmp_path, whole)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE row SET id = id + 10000000 WHERE id > 50")
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path, _ = damaged_page(tmp_path, {"": path.read_bytes()}, "row")
+    began_s = time.monotonic()
+    _, saved = opened(path)
+    assert time.monotonic() - began_s < 2
+    ids = [row[0] for row in rows(path)]
+    assert saved is not None and saved.rows == len(ids) > COMMITS / 2
+    assert ids[0] == 1 and ids[-1] == 10_000_000 + COMMITS
+
+
 def test_rows_are_delivered_though_the_state_is_lost(tmp_path: Path, whole: dict[str, bytes]) -> None:
     path, _ = damaged_page(tmp_path, whole, "state")
     outbox, saved = opened(path)
@@ -342,3 +357,8 @@ def test_checking_leaves_the_log_of_a_stopped_writer_as_long_as_it_was(tmp_path:
         changed = log.stat().st_mtime_ns
     in_a_child(start)
     assert log.stat().st_mtime_ns == changed  # and reserving it once is enough: each time would wear the card
+    with contextlib.closing(sqlite3.connect(path)) as visitor:  # the last one to close deletes the log
+        visitor.execute("SELECT * FROM state").fetchall()
+    assert not log.exists()
+    in_a_child(start)
+    assert log.stat().st_blocks * 512 >= 1_000_000
