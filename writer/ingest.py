@@ -40,7 +40,7 @@ _TICK_S: Final = 0.5
 _RETRY_COMMIT_S: Final = 1.0
 _MOST_CLAIMED_AGE_NS: Final = 24 * 3600 * 10**9
 _NEVER_NS: Final = 2**62  # 146 years since the start of the machine; beyond it times in UTC do not fit 64 bits
-_LEAVE_S: Final = 2.0  # for the channels and then the outputs, when the house stops
+_LEAVE_S: Final = 2.0  # for a commit that fails, and for the outputs, when the house stops
 _INTERVAL_ON_A_CARD_S: Final = 10.0
 _INTERVAL_ELSEWHERE_S: Final = 1.0
 
@@ -294,11 +294,14 @@ class Ingest:
                 self._look_at(receiver)
             if self._looked_at_something:
                 self._commit()
+                if not self._looked_at_something:
+                    continue  # nobody fills the channels any more, so this ends; only a commit that fails may not
             elif not orphaned or all(receiver.ended for receiver in self._receivers.values()):
                 break
             if time.monotonic() > deadline_s:
                 break
             time.sleep(0.01)
+        deadline_s = time.monotonic() + _LEAVE_S
         while not orphaned and time.monotonic() < deadline_s:
             if all(delivery.idle for delivery in self._deliveries):
                 break
