@@ -178,13 +178,16 @@ class Delivery(threading.Thread):
         """Far behind, let the newest row go first and what piled up follow."""
         progress = self._progress
         newest = self._head - 1
+        gaps, after = progress.gaps, progress.front
+        if gaps and gaps[-1][1] == after:  # nothing got through in between: it is one absence
+            gaps, after = gaps[:-1], gaps[-1][0]
         if (
             self._newest_first
             and newest > progress.front
-            and len(progress.gaps) < _MOST_GAPS
+            and len(gaps) < _MOST_GAPS
             and reader.count(progress.front) > _FAR_BEHIND
         ):
-            progress.gaps = [*progress.gaps, (progress.front, newest)]
+            progress.gaps = [*gaps, (after, newest)]
             progress.front = newest
             self.changed = True
 

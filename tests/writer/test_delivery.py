@@ -332,7 +332,7 @@ def test_an_outbox_that_cannot_be_read_for_a_while_does_not_end_the_thread(
     bench.settle()
     assert bench.peer.taken == [0, 1]
     assert made.failures == 5
-    assert "the outbox cannot be read: malformed" in caplog.text
+    assert "output peer is down: the outbox cannot be read: unable to open" in caplog.text
     assert "this is a bug" not in caplog.text
 
 
@@ -360,6 +360,30 @@ def test_after_a_long_absence_the_newest_go_first_and_the_gap_follows_oldest_fir
     assert all(len(batch) <= MOST_READINGS_A_BATCH for batch in others)
     assert bench.outbox.progress["peer"].gaps == []
     assert made.newest_delivered_utc_ns == STAMP.offset_ns + 19_999 * 1_000_000
+
+
+def test_the_newest_go_first_however_often_it_was_tried_in_vain(bench: Bench) -> None:
+    def away(_: list[int]) -> None:
+        bench.peer.answers.append(away)
+        raise OutputDown("away", retry_after_s=0.001)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery, "_FIRST_RETRY_S", 0.001)
+        patch.setattr(delivery, "_FAR_BEHIND", 100)
+        bench.peer.answers = [away]
+        made = bench.start()
+        for _ in range(2 * delivery._MOST_GAPS):
+            for _ in range(3):
+                bench.put(50)
+            tried = len(bench.peer.batches)
+            wait_for(lambda tried=tried: len(bench.peer.batches) > tried + 1, "two more tries")
+        assert len(made.snapshot()[0].gaps) == 1
+        bench.put(1)
+        bench.peer.answers.clear()
+        bench.settle()
+    # What came since the last try goes before the gap; it is never as much as would be a new gap.
+    assert bench.peer.taken.index(bench.count - 1) < 1000
+    assert Counter(bench.peer.taken) == Counter(range(bench.count))
 
 
 def test_a_short_absence_is_made_up_for_in_order(bench: Bench) -> None:
@@ -444,7 +468,7 @@ def test_a_gap_that_the_quota_emptied_is_closed_and_so_is_a_front_without_rows(b
 
     def stop(_: list[int]) -> None:
         assert stopped.wait(20)
-        raise OutputDown("gone")
+        raise OutputDown("gone", retry_after_s=0.5)
 
     bench.peer.answers = [stop]
     made = bench.start()
@@ -453,7 +477,7 @@ def test_a_gap_that_the_quota_emptied_is_closed_and_so_is_a_front_without_rows(b
     bench.put(1000)
     assert [row for (row,) in bench.outbox._connection.execute("SELECT id FROM row")] == [20]  # the one in hand
     stopped.set()
-    wait_for(lambda: made.state == DOWN, "the output to be down")
+    wait_for(lambda: made.state == DOWN and made.snapshot()[1] is None, "the output to be down")
     bench.put(1000)
     bench.settle()
     assert bench.peer.taken == []
