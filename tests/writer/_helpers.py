@@ -87,9 +87,15 @@ def in_a_child(main: Callable[[], object]) -> None:
         assert child.wait() == 0
 
 
-def killed_somewhere(main: Callable[[], object], chance: random.Random, longest_s: float) -> None:
-    """Run `main` in a process that is killed at a random instant."""
+def killed_somewhere(
+    main: Callable[[], object],
+    chance: random.Random,
+    longest_s: float,
+    begun: Callable[[], bool] = lambda: True,
+) -> None:
+    """Run `main` in a process that is killed at a random instant after `begun` is true."""
     with forked(main) as child:
+        wait_for(begun, "the child to begin")
         time.sleep(chance.uniform(0, longest_s))  # the instant of the kill, not a wait for anything
         child.kill()
         assert child.wait() in (0, -signal.SIGKILL), "the child failed by itself"

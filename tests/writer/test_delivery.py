@@ -577,6 +577,7 @@ def test_a_snapshot_is_consistent_whenever_it_is_taken_and_does_not_change_after
         patch.setattr(delivery, "_FAR_BEHIND", 100)
         patch.setattr(delivery, "MOST_READINGS_A_BATCH", 10)
         bench.fill(100, 10)
+        bench.peer.answers = [lambda _: time.sleep(0.002)] * 100  # so that there is something to see
         made = bench.start()
         kept: list[tuple[Progress, bytes]] = []
         while len(bench.peer.taken) < 1000:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import random
 import sqlite3
@@ -75,10 +76,11 @@ def up_to_commit(number: int) -> int:
     return sum(in_commit(each) for each in range(1, number + 1))
 
 
-def commit_for_ever(path: Path) -> None:
+def commit_for_ever(path: Path, begun: mmap.mmap) -> None:
     """Deliver everything to `quick`, every other row to `gappy`, nothing to `away`, whose rows the quota takes."""
     outbox = made(path, "quick", "gappy", "away", quota_bytes=150_000)
     number = outbox.watermarks.get("meter", Watermark()).sequence
+    begun[0] = 1
     while True:
         number += 1
         quick, gappy = outbox.progress["quick"], outbox.progress["gappy"]
@@ -97,10 +99,13 @@ def commit_for_ever(path: Path) -> None:
 
 def test_a_commit_is_all_or_nothing_whenever_it_is_killed(path: Path) -> None:
     chance = random.Random(1)
-    last = kills = 0
-    while kills < 50 or (last < 100 and kills < 500):  # a busy machine gets less done between two kills
-        kills += 1
-        killed_somewhere(lambda: commit_for_ever(path), chance, 0.04)
+    begun = mmap.mmap(-1, 1)
+    last = 0
+    for kill in range(60):
+        begun[0] = 0
+        killed_somewhere(
+            lambda: commit_for_ever(path, begun), chance, 0.03, lambda kill=kill: kill % 6 == 0 or begun[0] == 1
+        )
         if not path.exists():
             continue
         outbox = Outbox(path, reserve_bytes=0, quota_bytes=150_000)
@@ -120,7 +125,7 @@ def test_a_commit_is_all_or_nothing_whenever_it_is_killed(path: Path) -> None:
             range(max(1, number - MOST_DEAD_LETTERS + 1), number + 1)
         )
         last = number
-    assert last >= 100
+    assert last >= 60
     assert Outbox(path, reserve_bytes=0, quota_bytes=150_000).accounts["away"].quota > 0
 
 
