@@ -262,13 +262,13 @@ class Shared:
     """For each incarnation of the worker: the number before its first, how many the kernel took, how many it began."""
 
     def __init__(self, most: int) -> None:
-        self._memory = mmap.mmap(-1, most * 24)
+        self._numbers = memoryview(mmap.mmap(-1, most * 24)).cast("q")
 
-    def __getitem__(self, incarnation: int) -> tuple[int, int, int]:
-        return struct.unpack_from("qqq", self._memory, incarnation * 24)
+    def __getitem__(self, incarnation: int) -> list[int]:
+        return self._numbers[3 * incarnation : 3 * incarnation + 3].tolist()
 
     def put(self, incarnation: int, field: int, value: int) -> None:
-        struct.pack_into("q", self._memory, incarnation * 24 + field * 8, value)
+        self._numbers[3 * incarnation + field] = value  # one store; struct.pack_into writes zeros first
 
 
 class CountingSocket(socket.socket):

@@ -163,11 +163,12 @@ class Slave:
         self._gone.set()
         if not inside and self._thread is not None:
             self._thread.join()
-        if self.master >= 0:
+        master, slave = self.master, self._slave  # the test may plug in anew as soon as it sees the line gone
+        self.master = self._slave = -1
+        if master >= 0:
             self.link.unlink()
-            os.close(self.master)
-            os.close(self._slave)
-            self.master = self._slave = -1
+            os.close(slave)
+            os.close(master)
 
     def asked(self, address: int) -> list[bytes]:
         return [request for request in self.requests if request[0] == address]

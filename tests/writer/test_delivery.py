@@ -453,8 +453,8 @@ def test_rows_in_a_gap_that_wait_for_the_clock_are_not_given_up(bench: Bench) ->
     bench.fill(2, 1000)
     for _ in range(15):
         bench.put(1000, Stamp(BOOT, 0, HELD))
-    bench.start()
-    bench.loop.until(lambda: len(bench.peer.taken) == 2000, "what has a date")
+    made = bench.start()
+    bench.loop.until(lambda: made.snapshot()[0].delivered == 2000, "what has a date to arrive")
     bench.loop.commit()
     assert bench.outbox._number("SELECT sum(count) FROM row") == 15_000
     bench.outbox.date_held(Stamp(BOOT, 10**18, RESTAMPED))
