@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 from tests.peers.carbon import Carbon, running_carbon
 from tests.peers.influxd import Influxd, running_influxd
 from tests.peers.victoria_metrics import VictoriaMetrics, running_victoria_metrics
+
+# A shell that starts us in the background lets us ignore Ctrl-C, and whatever we start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long one example takes says more about the machine than about us.
 settings.register_profile("wattherd", deadline=None)

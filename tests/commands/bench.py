@@ -59,7 +59,7 @@ class Terminal:
     def wait(self, condition: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
         deadline_s = time.monotonic() + within_s
         while not condition():
-            assert time.monotonic() < deadline_s, f"waited for {what}; seen:\n{clean(self.seen)}"
+            assert time.monotonic() < deadline_s, f"waited for {what}; seen last:\n{clean(self.seen)[-2000:]}"
             self._read(0.02)
 
     def _read(self, timeout_s: float) -> None:
