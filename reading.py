@@ -72,7 +72,11 @@ METRICS = COUNTERS | {
     "voltage_v",
     "current_a",
     "frequency_hz",
+    "energy_correction_wh",  # what a person booked or took back afterwards, at the time that it belongs to
+    "energy_debt_wh",  # taken back and not yet worked off: the true register is so much lower
     "temperature_c",
     "cost",
+    "unit_rate_per_kwh",  # what a smart meter announces, in the currency of the site
+    "standing_charge_per_day",
     "state",
 }

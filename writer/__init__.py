@@ -35,17 +35,22 @@ class OutputRefused(Exception):  # noqa: N818 - an answer, not a fault
 
 
 class Batch(Sequence[Record]):
-    """Committed records, oldest first."""
+    """Committed records, oldest first.
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    `rows` are the numbers of the outbox's rows that they came in, one for each record: a number never comes back with
+    other records, so an output with a transaction of its own can tell by them what it has already.
+    """
+
+    def __init__(self, records: Sequence[Record], rows: Sequence[int] = ()) -> None:
         self._records = records
+        self.rows = rows
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
     @overload
     def __getitem__(self, index: slice) -> Batch: ...
     def __getitem__(self, index: int | slice) -> Record | Batch:
-        return Batch(self._records[index]) if isinstance(index, slice) else self._records[index]
+        return Batch(self._records[index], self.rows[index]) if isinstance(index, slice) else self._records[index]
 
     def __len__(self) -> int:
         return len(self._records)

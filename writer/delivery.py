@@ -281,7 +281,7 @@ def _deliver(output: Output, rows: list[Row]) -> dict[int, str]:
     if not records:
         return {}
     try:
-        output.write(Batch(records))
+        output.write(Batch(records, [row.id for row in rows for _ in row.records]))
     except OutputRefused as answer:
         if not answer.indices <= set(range(len(records))):
             raise IndexError(f"refused {sorted(answer.indices)} of a batch of {len(records)}") from answer
