@@ -61,7 +61,15 @@ class Record(Struct, frozen=True):
 
 # The names a value may have. A counter only ever rises and survives longest when the outbox has to drop something.
 COUNTERS = frozenset(
-    {"pulses", "energy_wh", "energy_export_wh", "device_energy_wh", "device_energy_export_wh", "gas_m3"}
+    {
+        "pulses",
+        "energy_wh",  # our register, which never falls
+        "energy_export_wh",
+        "device_energy_wh",  # what the device counts itself
+        "device_energy_export_wh",
+        "meter_reading_wh",  # what the face of the meter shows, once its owner has told us
+        "gas_m3",
+    }
 )
 METRICS = COUNTERS | {
     "pulse",  # one pulse of a meter; its value is the kind: import, export, generate

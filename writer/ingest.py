@@ -14,7 +14,7 @@ import select
 import signal
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -29,7 +29,9 @@ from vitals import Row
 from writer import Memo, Output, output_class
 from writer.clock import WallClock
 from writer.delivery import Delivery
+from writer.ledger import Booking, copy_of, new_channel
 from writer.outbox import Intake, Stamp, Watermark
+from writer.register import Moment
 from writer.repeats import digest, with_message
 from writer.rows import HELD, RESTAMPED, SYNCED, UNSYNCED
 from writer.salvage import open_outbox
@@ -84,6 +86,7 @@ class Ingest:
         self._outbox.serve(plan.outputs)
         self._held = self._outbox.held
         self._intake = Intake()
+        self._booking = Booking({})
         self._urgent = False  # a report asked for an early commit
         self._commit_at_s: float | None = None  # monotonic; None while there is nothing to commit
         self._retry_at_s = 0.0  # after a commit that failed: not before
@@ -183,11 +186,9 @@ class Ingest:
         self._urgent |= report.urgent
         readings = self._intake.readings.setdefault(report.stream, [])
         before = len(readings)
-        readings += [
-            reading if reading.origin is None else _dated(reading, reading.origin, self._clock)
-            for reading in report.readings
-            if reading.origin is None or self._is_new(report.stream, reading, reading.origin)
-        ]
+        for reading in report.readings:
+            if reading.origin is None or self._is_new(report.stream, reading, reading.origin):
+                readings += self._booked(report.stream, reading)
         self._intake.count += len(readings) - before
 
     def _is_new(self, source: str, reading: Reading, origin: Origin) -> bool:
@@ -202,6 +203,21 @@ class Ingest:
             return False
         self._intake.boots[key] = boots
         return True
+
+    def _booked(self, source: str, reading: Reading) -> Iterator[Reading]:
+        """Date a reading, and book on its registers what it says of energy."""
+        boot = ""
+        if reading.origin:
+            boot = reading.origin.boot
+            reading = _dated(reading, reading.origin, self._clock)
+        key = f"{source}/{reading.device}"
+        channel = self._intake.channels.get(key)
+        if channel is None:
+            known = self._outbox.channels.get(key)
+            channel = self._intake.channels[key] = copy_of(known) if known else new_channel()
+        utc_ns = reading.at_ns + self._clock.offset_ns if self._clock.trusted else 0
+        moment = Moment(self._clock.boot, reading.at_ns, utc_ns)
+        return self._booking.book(key, channel, reading, moment, device_boot=boot, entries=self._intake.entries)
 
     # ---- committing
 

@@ -127,6 +127,8 @@ def _take_over(damaged: Path, rescued: Path) -> int:
                 for key, value in _readable(old, "SELECT key, value FROM state WHERE key > ? ORDER BY key", ""):
                     if isinstance(key, str) and isinstance(value, bytes):
                         new.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
+                for entry in _readable(old, "SELECT * FROM entry"):
+                    new.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entry)
                 for row in _readable_rows(old):
                     new.execute("INSERT OR IGNORE INTO row VALUES (?, ?, ?, ?, ?, ?, ?)", row)
                     rows += 1

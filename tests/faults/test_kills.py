@@ -114,6 +114,9 @@ def judge_the_disk(house: House, oracle: Oracle) -> None:
     rows = csv_rows(house.data_dir / "csv")
     pulses = Counter((row[2], int(row[4])) for row in rows if row[3] == "pulses")
     assert pulses == Counter(dict.fromkeys(oracle.posted, 1))
+    # A pulse is a watt-hour, and the register begins with the first: whoever was killed, it is always right.
+    registers = Counter((row[2], float(row[4]) + 1) for row in rows if row[3] == "energy_wh")
+    assert registers == Counter(dict.fromkeys(oracle.posted, 1))
     power = Counter(row[2] for row in rows if row[3] == "power_w")
     assert power == Counter(device for device, _ in oracle.posted)
     for row in rows:

@@ -1,0 +1,214 @@
+"""The energy ledger: one register for each channel and direction, kept apart from whatever the device counts itself.
+
+A channel is a device under the name that its owner gave it. Its counter, where it has one, says how much energy flowed,
+otherwise its power does. What is booked stands in the reading as `energy_wh` and `energy_export_wh`, and every step
+that was not plainly right is kept as an entry, with what it was taken for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from reading import Quality, Reading, Value
+from writer.register import (
+    UWH,
+    Counter,
+    Kind,
+    Moment,
+    Power,
+    Rules,
+    Step,
+    follow,
+    integrate,
+)
+
+_SPREAD_STEP_NS: Final = 300 * 10**9  # what was counted while nobody looked is spread in points so far apart
+_MOST_SPREAD: Final = 100
+_BASIS: Final = {"device_energy_wh": "energy_wh", "device_energy_export_wh": "energy_export_wh"}
+REGISTERS: Final = tuple(_BASIS.values())
+_OF_ENERGY: Final = frozenset({*_BASIS, "power_w"})
+
+
+class Register(Struct, array_like=True):
+    """What was booked in one direction."""
+
+    total_uwh: int = 0  # what is true by all that is known today; a person may take some of it back
+    told_uwh: int = 0  # the most that was ever told: a register never falls
+    counter: Counter | None = None
+    in_debt: bool = False  # it was told to be more than it is, and the outputs know
+    face_uwh: int | None = None  # what the meter's own face shows beyond the register; None: nobody ever read it off
+
+    @property
+    def debt_uwh(self) -> int:
+        """What was told too much, and is not told again until it is worked off."""
+        return self.told_uwh - self.total_uwh
+
+    @property
+    def reading_uwh(self) -> int | None:
+        """What the meter's face should show now."""
+        return None if self.face_uwh is None else self.face_uwh + self.total_uwh
+
+    def book(self, uwh: int) -> None:
+        self.total_uwh += uwh
+        self.told_uwh = max(self.told_uwh, self.total_uwh)
+
+
+class Channel(Struct, array_like=True):
+    """All that is remembered of one channel. It is committed with the readings that made it."""
+
+    energy_wh: Register
+    energy_export_wh: Register
+    power: Power | None = None
+    seen: Moment = Moment()  # the newest reading
+    device_boot: str = ""  # what the device calls its own run
+    replaced: bool = False  # the owner says that the next counter is another one
+
+    def register(self, metric: str) -> Register:
+        return self.energy_wh if metric == "energy_wh" else self.energy_export_wh
+
+    @property
+    def counted(self) -> bool:
+        """Whether the device counts by itself, so that its power need not be integrated."""
+        return self.energy_wh.counter is not None or self.energy_export_wh.counter is not None
+
+
+class Entry(Struct, frozen=True):
+    """Evidence: one thing that happened to a register. Energies are µWh."""
+
+    channel: str
+    metric: str  # which register: energy_wh or energy_export_wh
+    kind: Kind
+    moment: Moment
+    before_uwh: int = 0  # what the counter of the device showed
+    after_uwh: int = 0
+    booked_uwh: int = 0
+    note: str = ""
+
+
+def new_channel() -> Channel:
+    return Channel(Register(), Register())
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Channel).decode
+
+
+def copy_of(channel: Channel) -> Channel:
+    """Return a copy that shares nothing that changes."""
+    return _decode(_encode(channel))
+
+
+class Booking:
+    """Books readings on channels; what it changes are the copies that it was given."""
+
+    def __init__(self, rules: Mapping[str, Rules]) -> None:
+        self._rules = rules
+        self._usual = Rules()
+
+    def book(
+        self,
+        name: str,
+        channel: Channel,
+        reading: Reading,
+        moment: Moment,
+        *,
+        device_boot: str,
+        entries: list[Entry],
+    ) -> Iterator[Reading]:
+        """Yield the reading with what its registers are now, behind points for what was counted while nobody looked.
+
+        `moment` is when it was measured; `device_boot` changes whenever the device began anew, if it tells that at all.
+        """
+        if _OF_ENERGY.isdisjoint(reading.values):
+            yield reading
+            return
+        rules = self._rules.get(name, self._usual)
+        values = dict(reading.values)
+        if channel.seen.boot == moment.boot and moment.at_ns < channel.seen.at_ns:
+            yield reading  # late: what it counted is booked already, and spread over the time that it tells of
+            return
+        steps: dict[str, Step] = {}
+        restarted = _restarted(channel, device_boot)
+        for counted, metric in _BASIS.items():
+            if (shown := values.get(counted)) is not None and not isinstance(shown, str):
+                register = channel.register(metric)
+                step = _count(
+                    register, round(shown * UWH), moment, rules, restarted=restarted, replaced=channel.replaced
+                )
+                if step.believed:
+                    steps[metric] = step
+                    values[metric] = register.told_uwh / UWH
+                if step.kind:
+                    entries.append(
+                        Entry(name, metric, step.kind, moment, step.before_uwh, step.after_uwh, step.booked_uwh)
+                    )
+        if channel.replaced and (steps or not channel.counted):
+            channel.replaced = False
+        power_w = values.get("power_w")
+        if not channel.counted and power_w is not None and not isinstance(power_w, str):
+            _flow(channel, round(power_w * 1e6), moment, rules, values)
+        yield from _spread(channel, reading, steps)
+        _tell_face_and_debt(channel.energy_wh, values)
+        channel.seen = moment
+        yield msgspec.structs.replace(reading, values=values)
+
+
+def _restarted(channel: Channel, device_boot: str) -> bool:
+    if not device_boot or device_boot == channel.device_boot:
+        return False
+    known, channel.device_boot = channel.device_boot, device_boot
+    return bool(known)
+
+
+def _count(
+    register: Register, shown_uwh: int, moment: Moment, rules: Rules, *, restarted: bool, replaced: bool
+) -> Step:
+    if register.counter is None:
+        register.counter = Counter(shown_uwh, moment)
+        return Step(kind=Kind.START, after_uwh=shown_uwh)
+    step = follow(register.counter, shown_uwh, moment, rules, restarted=restarted, replaced=replaced)
+    register.book(step.booked_uwh)
+    return step
+
+
+def _flow(channel: Channel, power_uw: int, moment: Moment, rules: Rules, values: dict[str, Value]) -> None:
+    """Book the area under the power."""
+    if channel.power is None:
+        channel.power = Power(power_uw, moment)
+    else:
+        imported_uwh, exported_uwh = integrate(channel.power, power_uw, moment, rules)
+        channel.energy_wh.book(imported_uwh)
+        channel.energy_export_wh.book(exported_uwh)
+    values["energy_wh"] = channel.energy_wh.told_uwh / UWH
+    if channel.energy_export_wh.told_uwh:
+        values["energy_export_wh"] = channel.energy_export_wh.told_uwh / UWH
+
+
+def _spread(channel: Channel, reading: Reading, steps: Mapping[str, Step]) -> Iterator[Reading]:
+    """Yield registers that rise evenly through the gap; where it began nobody knows more exactly."""
+    risen = {metric: step for metric, step in steps.items() if step.gap_ns and not channel.register(metric).debt_uwh}
+    if not risen:
+        return
+    gap_ns = max(step.gap_ns for step in risen.values())
+    points = min(_MOST_SPREAD, gap_ns // _SPREAD_STEP_NS)
+    quality = Quality.SIMULATED if reading.quality is Quality.SIMULATED else Quality.ESTIMATED
+    for point in range(1, points + 1):
+        before_ns = gap_ns * (points + 1 - point) // (points + 1)
+        values: dict[str, Value] = {
+            metric: (channel.register(metric).told_uwh - step.booked_uwh * before_ns // gap_ns) / UWH
+            for metric, step in risen.items()
+        }
+        yield Reading(reading.device, reading.at_ns - before_ns, values, quality)
+
+
+def _tell_face_and_debt(register: Register, values: dict[str, Value]) -> None:
+    """Tell what the meter's face shows, and of a register that was told too high how much, until it no longer is."""
+    if register.face_uwh is not None and "energy_wh" in values:
+        values["meter_reading_wh"] = (register.face_uwh + register.told_uwh) / UWH
+    if register.in_debt or register.debt_uwh:
+        values["energy_debt_wh"] = register.debt_uwh / UWH
+        register.in_debt = register.debt_uwh > 0
