@@ -14,12 +14,10 @@ import select
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
-
-import msgspec
 
 from channel import Receiver, Report, decode_report
 from config.settings import ClockRules, OutputTable, Site
@@ -29,9 +27,8 @@ from vitals import Row
 from writer import Memo, Output, output_class
 from writer.clock import WallClock
 from writer.delivery import Delivery
-from writer.ledger import Booking, copy_of, new_channel
+from writer.derive import Derivation
 from writer.outbox import Intake, Stamp, Watermark
-from writer.register import Moment
 from writer.repeats import digest, with_message
 from writer.rows import HELD, RESTAMPED, SYNCED, UNSYNCED
 from writer.salvage import open_outbox
@@ -40,7 +37,6 @@ log = logging.getLogger("writer")
 
 _TICK_S: Final = 0.5
 _RETRY_COMMIT_S: Final = 1.0
-_MOST_CLAIMED_AGE_NS: Final = 24 * 3600 * 10**9
 _NEVER_NS: Final = 2**62  # 146 years since the start of the machine; beyond it times in UTC do not fit 64 bits
 _LEAVE_S: Final = 2.0  # for a commit that fails, and for the outputs, when the house stops
 _INTERVAL_ON_A_CARD_S: Final = 10.0
@@ -85,8 +81,8 @@ class Ingest:
             vitals.add("salvages")
         self._outbox.serve(plan.outputs)
         self._held = self._outbox.held
+        self._derivation = Derivation(self._outbox, self._clock)
         self._intake = Intake()
-        self._booking = Booking({})
         self._urgent = False  # a report asked for an early commit
         self._commit_at_s: float | None = None  # monotonic; None while there is nothing to commit
         self._retry_at_s = 0.0  # after a commit that failed: not before
@@ -119,6 +115,7 @@ class Ingest:
         self._clock.look()
         if self._held and self._stamp_state() != HELD:
             self._date_held()
+        self._urgent |= self._derivation.do_errands(self._intake)
         if self._commit_is_due():
             self._commit()
         self._publish()
@@ -131,7 +128,7 @@ class Ingest:
 
     def _commit_is_due(self) -> bool:
         now_s = time.monotonic()
-        news = self._looked_at_something or any(delivery.changed for delivery in self._deliveries)
+        news = self._looked_at_something or bool(self._intake) or any(delivery.changed for delivery in self._deliveries)
         if self._commit_at_s is None and news:
             self._commit_at_s = now_s + self._interval_s
         if self._commit_at_s is None or now_s < self._retry_at_s:
@@ -188,7 +185,7 @@ class Ingest:
         before = len(readings)
         for reading in report.readings:
             if reading.origin is None or self._is_new(report.stream, reading, reading.origin):
-                readings += self._booked(report.stream, reading)
+                readings += self._derivation.derived(report.stream, reading, self._intake)
         self._intake.count += len(readings) - before
 
     def _is_new(self, source: str, reading: Reading, origin: Origin) -> bool:
@@ -203,21 +200,6 @@ class Ingest:
             return False
         self._intake.boots[key] = boots
         return True
-
-    def _booked(self, source: str, reading: Reading) -> Iterator[Reading]:
-        """Date a reading, and book on its registers what it says of energy."""
-        boot = ""
-        if reading.origin:
-            boot = reading.origin.boot
-            reading = _dated(reading, reading.origin, self._clock)
-        key = f"{source}/{reading.device}"
-        channel = self._intake.channels.get(key)
-        if channel is None:
-            known = self._outbox.channels.get(key)
-            channel = self._intake.channels[key] = copy_of(known) if known else new_channel()
-        utc_ns = reading.at_ns + self._clock.offset_ns if self._clock.trusted else 0
-        moment = Moment(self._clock.boot, reading.at_ns, utc_ns)
-        return self._booking.book(key, channel, reading, moment, device_boot=boot, entries=self._intake.entries)
 
     # ---- committing
 
@@ -393,13 +375,3 @@ def _is_on_a_card(path: Path) -> bool:
     existing = next(place for place in [path, *path.absolute().parents] if place.exists())
     device = existing.stat().st_dev
     return "mmcblk" in os.path.realpath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
-
-
-def _dated(reading: Reading, origin: Origin, clock: WallClock) -> Reading:
-    """Take the device's own date where it can be true: not in the future, and within a day."""
-    at_ns = reading.at_ns
-    if origin.time_ns and clock.trusted:
-        age_ns = at_ns + clock.offset_ns - origin.time_ns
-        if 0 < age_ns < _MOST_CLAIMED_AGE_NS:
-            at_ns -= age_ns
-    return msgspec.structs.replace(reading, at_ns=at_ns, origin=None)

@@ -87,6 +87,7 @@ class Entry(Struct, frozen=True):
     after_uwh: int = 0
     booked_uwh: int = 0
     note: str = ""
+    undoes: int = 0  # the number of the entry that this one takes back
 
 
 def new_channel() -> Channel:

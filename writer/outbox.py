@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from reading import Reading
+from writer.books import BOOKS, Books
 from writer.ledger import Channel, Entry
 from writer.repeats import Seen
 from writer.rows import HELD, UNSYNCED, Row, only_counters, pack, unpack
@@ -36,19 +37,6 @@ CREATE TABLE IF NOT EXISTS row (
     body BLOB NOT NULL           -- msgpack: [[source, [reading, ...]], ...]
 );
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS entry (  -- of the energy ledger: what happened to which register
-    id INTEGER PRIMARY KEY,
-    channel TEXT NOT NULL,       -- source/device
-    metric TEXT NOT NULL,        -- energy_wh or energy_export_wh
-    kind TEXT NOT NULL,
-    boot TEXT NOT NULL,
-    at_ns INTEGER NOT NULL,      -- monotonic
-    utc_ns INTEGER NOT NULL,     -- 0 until the clock was set
-    before_uwh INTEGER NOT NULL, -- what the device's counter showed
-    after_uwh INTEGER NOT NULL,
-    booked_uwh INTEGER NOT NULL,
-    note TEXT NOT NULL
-);
 CREATE TABLE IF NOT EXISTS dead_letter (
     id INTEGER PRIMARY KEY,
     at_utc TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
@@ -58,7 +46,6 @@ CREATE TABLE IF NOT EXISTS dead_letter (
 );
 """
 MOST_DEAD_LETTERS: Final = 1000
-MOST_ENTRIES: Final = 20_000
 _LAST: Final = 2**63 - 1  # no row has a higher number
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -109,11 +96,14 @@ class Intake:
     boots: dict[str, dict[str, Seen]] = field(default_factory=dict)  # devices' own numbers, by "source/device"
     channels: dict[str, Channel] = field(default_factory=dict)  # of the ledger, as they are after this
     entries: list[Entry] = field(default_factory=list)
+    heirs: dict[str, str] = field(default_factory=dict)  # of channels that are renamed: the new name, the old one
+    retired: set[str] = field(default_factory=set)  # channels whose heir has taken over
+    answers: dict[int, str] = field(default_factory=dict)  # to errands
     dead_letters: list[tuple[str, str, bytes]] = field(default_factory=list)  # origin, reason, body
     count: int = 0  # readings
 
     def __bool__(self) -> bool:
-        return bool(self.watermarks or self.dead_letters)
+        return bool(self.watermarks or self.dead_letters or self.answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +122,15 @@ class Outbox:
         self.path = path
         self._quota_bytes = quota_bytes
         self._connection = connect(path)
-        self._connection.executescript(SCHEMA)
+        self._connection.executescript(SCHEMA + BOOKS)
+        self.books = Books(self._connection)
         self._reserve(reserve_bytes)
         state = dict(self._connection.execute("SELECT key, value FROM state"))
         self.bytes = self._number("SELECT sum(length(body)) FROM row")
         self.watermarks = _states(state, "stream/", Watermark)
         self.boots = _states(state, "boots/", dict[str, Seen])
         self.channels = _states(state, "ledger/", Channel)
+        self.heirs = _states(state, "heir/", str)
         self.progress = _states(state, "output/", Progress)  # as last committed; the outputs' threads have newer
         self.accounts = _states(state, "account/", Account)
         # The newest row there ever was. Damage may have taken one of its traces, and a number must never be used twice:
@@ -198,7 +190,12 @@ class Outbox:
                 self._put(f"boots/{key}", boots)
             for key, channel in intake.channels.items():
                 self._put(f"ledger/{key}", channel)
-            self._enter(intake.entries)
+            for new, old in intake.heirs.items():
+                self._put(f"heir/{new}", old)
+            gone = [f"ledger/{old}" for old in intake.retired] + [f"heir/{new}" for new in self._settled_heirs(intake)]
+            self._connection.executemany("DELETE FROM state WHERE key = ?", [(key,) for key in gone])
+            self.books.enter(intake.entries)
+            self.books.put_answers(intake.answers)
             for name, done in progress.items():
                 self._put(f"output/{name}", done)
                 self._put(f"account/{name}", accounts[name])
@@ -208,7 +205,12 @@ class Outbox:
         self.progress.update(progress)
         self.watermarks.update(intake.watermarks)
         self.boots.update(intake.boots)
-        self.channels.update(intake.channels)
+        self.heirs.update(intake.heirs)
+        for new in self._settled_heirs(intake):
+            del self.heirs[new]
+        for old in intake.retired:
+            self.channels.pop(old, None)
+        self.channels.update({key: channel for key, channel in intake.channels.items() if key not in intake.retired})
 
     def date_held(self, stamp: Stamp) -> int:
         """Date the rows that waited for the clock; return how many readings that were.
@@ -226,6 +228,9 @@ class Outbox:
                 "UPDATE entry SET utc_ns = at_ns + ? WHERE utc_ns = 0 AND boot = ?", (stamp.offset_ns, stamp.boot)
             )
         return held
+
+    def close(self) -> None:
+        self._connection.close()
 
     def pending(self, progress: Progress) -> int:
         """Count, row by row, the readings that an output still has to get."""
@@ -301,13 +306,9 @@ class Outbox:
                 "DELETE FROM dead_letter WHERE id <= (SELECT max(id) FROM dead_letter) - ?", (MOST_DEAD_LETTERS,)
             )
 
-    def _enter(self, entries: Sequence[Entry]) -> None:
-        if entries:
-            self._connection.executemany(
-                "INSERT INTO entry VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [_entry_row(one) for one in entries],
-            )
-            self._connection.execute("DELETE FROM entry WHERE id <= (SELECT max(id) FROM entry) - ?", (MOST_ENTRIES,))
+    def _settled_heirs(self, intake: Intake) -> list[str]:
+        known = self.heirs | intake.heirs
+        return [new for new, old in known.items() if old in intake.retired]
 
     def _reserve(self, reserve_bytes: int) -> None:
         """Own some free pages, and a write-ahead log as long, so that a full disk does not stop the commits at once."""
@@ -371,11 +372,6 @@ class Reader:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _entry_row(one: Entry) -> tuple[str | int, ...]:
-    counted = (one.before_uwh, one.after_uwh, one.booked_uwh)
-    return (one.channel, one.metric, one.kind, *one.moment, *counted, one.note)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -44,6 +44,9 @@ class Kind(StrEnum):
     REPLACEMENT = "replacement"  # another device, as its owner said
     ESTIMATED = "estimated"  # what it counted while nobody read it
     REPAIR = "repair"  # a person booked it, or took it back
+    SET_READING = "set_reading"  # a person read the face of the meter
+    RENAME = "rename"  # it goes on under another name
+    END = "end"  # its device measures something else from now on
 
 
 class Moment(NamedTuple):

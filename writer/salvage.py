@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from writer.books import BOOKS
 from writer.outbox import SCHEMA, Outbox, connect, parts
 from writer.rows import MOST_READINGS_A_ROW
 
@@ -120,7 +121,7 @@ def _take_over(damaged: Path, rescued: Path) -> int:
     for part in parts(rescued):
         part.unlink(missing_ok=True)  # of a salvage that was killed
     with contextlib.closing(connect(rescued)) as new:
-        new.executescript(SCHEMA)
+        new.executescript(SCHEMA + BOOKS)
         new.execute("BEGIN IMMEDIATE")
         try:
             with contextlib.closing(_connect_to_read(damaged)) as old:
@@ -128,7 +129,7 @@ def _take_over(damaged: Path, rescued: Path) -> int:
                     if isinstance(key, str) and isinstance(value, bytes):
                         new.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
                 for entry in _readable(old, "SELECT * FROM entry"):
-                    new.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entry)
+                    new.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entry)
                 for row in _readable_rows(old):
                     new.execute("INSERT OR IGNORE INTO row VALUES (?, ?, ?, ?, ?, ?, ?)", row)
                     rows += 1

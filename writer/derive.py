@@ -1,0 +1,76 @@
+"""What the writer adds to a reading before it is committed: its date, and what its registers are now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from reading import Origin, Reading
+from writer.clock import WallClock
+from writer.errands import Clerk, Now
+from writer.ledger import Booking, Channel, Entry, copy_of, new_channel
+from writer.outbox import Intake, Outbox
+from writer.register import Kind, Moment
+
+_MOST_CLAIMED_AGE_NS: Final = 24 * 3600 * 10**9
+
+
+class Derivation:
+    """Works on what the next commit takes in, and changes nothing that is committed."""
+
+    def __init__(self, outbox: Outbox, clock: WallClock) -> None:
+        self._outbox = outbox
+        self._clock = clock
+        self._booking = Booking({})
+
+    def derived(self, source: str, reading: Reading, intake: Intake) -> Iterator[Reading]:
+        """Yield a reading with its date and its registers, behind the estimates that it brings to light."""
+        boot = ""
+        if reading.origin:
+            boot = reading.origin.boot
+            reading = _dated(reading, reading.origin, self._clock)
+        key = f"{source}/{reading.device}"
+        channel = intake.channels.get(key)
+        if channel is None:
+            channel = intake.channels[key] = self._opened(key, intake)
+        utc_ns = reading.at_ns + self._clock.offset_ns if self._clock.trusted else 0
+        moment = Moment(self._clock.boot, reading.at_ns, utc_ns)
+        return self._booking.book(key, channel, reading, moment, device_boot=boot, entries=intake.entries)
+
+    def do_errands(self, intake: Intake) -> bool:
+        """Carry out what commands have asked for; True if there was something, and somebody waits for the commit."""
+        errands = [one for one in self._outbox.books.errands() if one[0] not in intake.answers]
+        if errands:
+            clock = self._clock
+            now = Now(clock.boot, time.monotonic_ns(), clock.offset_ns, clock.trusted)
+            clerk = Clerk(self._outbox, intake, now)
+            for number, text in errands:
+                clerk.settle(number, text)
+        return bool(errands)
+
+    def _opened(self, key: str, intake: Intake) -> Channel:
+        """Return the channel as it was last committed, or as whom it inherits, or a new one."""
+        known = self._outbox.channels.get(key)
+        if known:
+            return copy_of(known)
+        old = intake.heirs.get(key) or self._outbox.heirs.get(key)
+        ancestor = intake.channels.get(old) or self._outbox.channels.get(old) if old else None
+        if not old or not ancestor:
+            return new_channel()
+        intake.retired.add(old)
+        moment = Moment(self._clock.boot, time.monotonic_ns(), 0)
+        intake.entries.append(Entry(key, "energy_wh", Kind.RENAME, moment, note=f"was {old}"))
+        return copy_of(ancestor)
+
+
+def _dated(reading: Reading, origin: Origin, clock: WallClock) -> Reading:
+    """Take the device's own date where it can be true: not in the future, and within a day."""
+    at_ns = reading.at_ns
+    if origin.time_ns and clock.trusted:
+        age_ns = at_ns + clock.offset_ns - origin.time_ns
+        if 0 < age_ns < _MOST_CLAIMED_AGE_NS:
+            at_ns -= age_ns
+    return msgspec.structs.replace(reading, at_ns=at_ns, origin=None)
