@@ -52,6 +52,7 @@ port = {self.api_port}
         self.devices = devices
         self.configure(outputs, more)
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
 
     def configure(self, outputs: str, more: str = "") -> None:
         source = f'[sources.meter]\nkind = "esp32_http"\nport = {self.post_port}\n'
@@ -68,7 +69,7 @@ port = {self.api_port}
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONWARNINGS": "error"},
+                env={**os.environ, "PYTHONWARNINGS": "error", **self.environment},
             )
 
     def started(self) -> House:

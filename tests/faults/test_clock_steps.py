@@ -1,0 +1,148 @@
+"""The whole house while somebody turns the wall clock: every reading gets the true time, and no energy is lost.
+
+A preload shifts CLOCK_REALTIME alone, for all processes of the house at once; the monotonic clock goes on.
+"""
+
+from __future__ import annotations
+
+import datetime
+import mmap
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.house import House, csv_rows
+from tests.peers.process import wait_for
+from tests.shim.build import shim_library
+
+HOUR = 3600 * 10**9
+YEAR = 365 * 24 * HOUR
+SLACK_S = 0.5
+
+
+class Clock:
+    """The wall clock of a house, which a test turns."""
+
+    def __init__(self, path: Path) -> None:
+        path.write_bytes(bytes(16))
+        with path.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), 16)
+        self.environment = {
+            "LD_PRELOAD": str(shim_library(Path(__file__).with_name("clock_shim.c"))),
+            "WATTHERD_CLOCK": str(path),
+        }
+
+    def turn(self, ahead_ns: int, *, is_set: bool) -> None:
+        self.ahead_ns = ahead_ns
+        struct.pack_into("qq", self._memory, 0, ahead_ns, is_set)
+
+
+class TurnedHouse:
+    """A house whose clock is turned; it notes the true time of each reading that it posts."""
+
+    def __init__(self, directory: Path, clock_table: str) -> None:
+        self.clock = Clock(directory / "clock")
+        self.house = House(directory, f"[outputs.csv]\n[clock]\n{clock_table}\n", ["house"])
+        self.house.environment = self.clock.environment
+        self.posted: dict[int, float] = {}
+
+    def post(self, count: int = 3) -> None:
+        for _ in range(count):
+            number = len(self.posted) + 1
+            self.posted[number] = time.time()
+            assert (
+                self.house.post({"device": "house", "boot": "b", "seq": number, "pulses_total": 7 * number})[0] == 200
+            )
+            time.sleep(0.02)
+
+    def rows(self, metric: str = "pulses") -> dict[int, tuple[float, str]]:
+        """By number: the time that it got, in seconds, and what is said of the clock."""
+        return {
+            round(float(row[4])) // 7: (datetime.datetime.fromisoformat(row[0]).timestamp(), row[-1])
+            for row in csv_rows(self.house.data_dir / "csv")
+            if row[3] == metric
+        }
+
+    def has(self, count: int) -> None:
+        wait_for(lambda: len(self.rows()) == count, f"{count} readings in the file")
+
+
+@pytest.fixture
+def turned(tmp_path: Path) -> Iterator[TurnedHouse]:
+    turned = TurnedHouse(tmp_path, "require_sync = true")
+    yield turned
+    turned.house.kill()
+
+
+def test_a_boot_without_a_clock_holds_what_it_measures_and_dates_it_afterwards(turned: TurnedHouse) -> None:
+    """A Pi has no battery: it wakes up in 1970, or where it was switched off, until the network tells the time."""
+    turned.clock.turn(-56 * YEAR, is_set=False)
+    house = turned.house
+    house.start()
+    wait_for(lambda: house.metric("wattherd_process_up", process="api"), "the api")
+    turned.post(5)
+    wait_for(lambda: house.metric("wattherd_writer_held_records") == 5, "the readings to be held")
+    assert csv_rows(house.data_dir / "csv") == []
+    assert house.metric("wattherd_clock_synchronised") == 0
+    turned.clock.turn(0, is_set=True)
+    turned.has(5)
+    turned.post(2)
+    turned.has(7)
+    for number, (at_s, clock) in turned.rows().items():
+        assert abs(at_s - turned.posted[number]) < SLACK_S, number
+        assert clock == ("restamped" if number <= 5 else "synced"), number
+    assert house.metric("wattherd_clock_steps_total") == 0, "nobody had believed the clock before"
+    assert list(turned.rows("energy_wh")) == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_boot_that_never_learns_the_time_lets_go_after_the_limit_and_says_so(tmp_path: Path) -> None:
+    turned = TurnedHouse(tmp_path, "require_sync = true\nhold_at_most_s = 2")
+    try:
+        turned.clock.turn(-HOUR, is_set=False)
+        turned.house.start()
+        wait_for(lambda: turned.house.metric("wattherd_process_up", process="api"), "the api")
+        turned.post(3)
+        turned.has(3)
+        for number, (at_s, clock) in turned.rows().items():
+            assert clock == "unsynced"
+            assert abs(at_s + 3600 - turned.posted[number]) < SLACK_S
+    finally:
+        turned.house.kill()
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR, 20 * YEAR, -20 * YEAR])
+def test_a_step_is_counted_and_followed_and_costs_no_energy(turned: TurnedHouse, step: int) -> None:
+    turned.clock.turn(step, is_set=True)
+    house = turned.house.started()
+    turned.post(3)
+    turned.has(3)
+    turned.clock.turn(0, is_set=True)
+    wait_for(lambda: house.metric("wattherd_clock_steps_total") == 1, "the step to be seen")
+    turned.post(3)
+    turned.has(6)
+    for number, (at_s, _) in turned.rows().items():
+        wrong_s = step / 1e9 if number <= 3 else 0
+        assert abs(at_s - wrong_s - turned.posted[number]) < SLACK_S, number
+    # The register and every duration live on the monotonic clock: whatever the date was, no energy came or went.
+    registers = [float(row[4]) for row in csv_rows(house.data_dir / "csv") if row[3] == "energy_wh"]
+    assert sorted(registers) == [0, 7, 14, 21, 28, 35]
+    assert house.is_ready()
+
+
+def test_a_smeared_leap_second_is_followed_and_is_no_step(turned: TurnedHouse) -> None:
+    """Time servers spread the extra second over a day; here over a second and a half, in parts that a slew could do."""
+    turned.clock.turn(0, is_set=True)
+    house = turned.house.started()
+    for part in range(1, 31):
+        turned.clock.turn(-part * 10**9 // 30, is_set=True)
+        if part % 10 == 0:
+            turned.post(1)
+        time.sleep(0.05)
+    turned.has(3)
+    for number, (at_s, clock) in turned.rows().items():
+        assert -1 - SLACK_S < at_s - turned.posted[number] < SLACK_S
+        assert clock == "synced"
+    assert house.metric("wattherd_clock_steps_total") == 0
