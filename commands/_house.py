@@ -24,8 +24,8 @@ def house(settings: Settings) -> House:
     whatever it forks. A reload that reserves another one starts all of them anew.
     """
     sources = {name: options for name, options in settings.sources.items() if options.enabled}
-    outputs = {name: options for name, options in settings.outputs.items() if options.enabled}
-    writer_plan = WriterPlan(settings.data_dir, settings.site, settings.writer, settings.clock, outputs)
+    plan = writer_plan(settings)
+    outputs = plan.outputs
     reserved = frozenset(core for options in sources.values() if (core := getattr(options, "core", -1)) >= 0)
     _realtime.keep_off(reserved)
     # A secret is a part of the configuration too: whoever uses one starts anew when it changes.
@@ -35,8 +35,8 @@ def house(settings: Settings) -> House:
             "writer",
             Role.WRITER,
             [("writer", "writer"), *(("output", name) for name in outputs)],
-            (writer_plan, secrets, reserved),
-            functools.partial(_be_writer, writer_plan, secrets),
+            (plan, secrets, reserved),
+            functools.partial(_be_writer, plan, secrets),
         )
     ]
     for name, options in sources.items():
@@ -53,6 +53,12 @@ def house(settings: Settings) -> House:
     if settings.api.enabled:
         plans.append(Plan("api", Role.API, [("api", "api")], settings, functools.partial(_be_api, settings)))
     return House(settings.data_dir, settings.supervise, plans)
+
+
+def writer_plan(settings: Settings) -> WriterPlan:
+    """Return what the writer needs to know."""
+    outputs = {name: options for name, options in settings.outputs.items() if options.enabled}
+    return WriterPlan(settings.data_dir, settings.site, settings.writer, settings.clock, outputs)
 
 
 def _secrets(settings: Settings, *tables: Table) -> dict[str, str]:

@@ -104,6 +104,13 @@ class Ingest:
             self._turn()
         self._drain()
 
+    def run_once(self, deliver_within_s: float) -> None:
+        """Take what the channels have now, serve the outputs until they have it or the time is over, and leave."""
+        for delivery in self._deliveries:
+            delivery.rows_until(self._outbox.head)
+            delivery.start()
+        self._drain(deliver_within_s)
+
     def _turn(self) -> None:
         self._vitals.beat()
         for descriptor, _ in self._epoll.poll(self._pause_s()):
@@ -282,7 +289,7 @@ class Ingest:
         self._stopping = True
         os.eventfd_write(self._wake, 1)
 
-    def _drain(self) -> None:
+    def _drain(self, deliver_within_s: float = _LEAVE_S) -> None:
         """Take what the channels still have. Without a parent nobody else will: then until every worker is gone."""
         orphaned = os.getppid() != self._parent
         deadline_s = time.monotonic() + _LEAVE_S
@@ -299,7 +306,7 @@ class Ingest:
             if time.monotonic() > deadline_s:
                 break
             time.sleep(0.01)
-        deadline_s = time.monotonic() + _LEAVE_S
+        deadline_s = time.monotonic() + deliver_within_s
         while not orphaned and time.monotonic() < deadline_s:
             if all(delivery.idle for delivery in self._deliveries):
                 break
@@ -314,6 +321,13 @@ class Ingest:
         self._publish()
 
     # ---- showing
+
+    def books(self) -> dict[str, tuple[int, int, int]]:
+        """Return of each output how many readings it was given, has, and refused; while nobody works on them."""
+        return {
+            name: (account.accepted, self._outbox.progress[name].delivered, self._outbox.progress[name].refused)
+            for name, account in self._outbox.accounts.items()
+        }
 
     def _publish(self) -> None:
         vitals = self._vitals
