@@ -11,11 +11,12 @@ import msgspec
 from reading import Origin, Reading
 from writer.clock import WallClock
 from writer.errands import Clerk, Now
-from writer.ledger import Booking, Channel, Entry, copy_of, new_channel
+from writer.ledger import Booking, Channel, Entry, Gap, copy_of, new_channel
 from writer.outbox import Intake, Outbox
-from writer.register import Kind, Moment
+from writer.register import Kind, Moment, elapsed_ns
 
 _MOST_CLAIMED_AGE_NS: Final = 24 * 3600 * 10**9
+_GAP_NS: Final = 300 * 10**9  # "no gap of more than five minutes" is what an audit proves
 
 
 class Derivation:
@@ -38,6 +39,8 @@ class Derivation:
             channel = intake.channels[key] = self._opened(key, intake)
         utc_ns = reading.at_ns + self._clock.offset_ns if self._clock.trusted else 0
         moment = Moment(self._clock.boot, reading.at_ns, utc_ns)
+        if channel.seen.boot and _is_a_gap(elapsed_ns(channel.seen, moment)):
+            intake.gaps.append(Gap(key, channel.seen, moment))
         return self._booking.book(key, channel, reading, moment, device_boot=boot, entries=intake.entries)
 
     def do_errands(self, intake: Intake) -> bool:
@@ -64,6 +67,10 @@ class Derivation:
         moment = Moment(self._clock.boot, time.monotonic_ns(), 0)
         intake.entries.append(Entry(key, "energy_wh", Kind.RENAME, moment, note=f"was {old}"))
         return copy_of(ancestor)
+
+
+def _is_a_gap(silent_ns: int | None) -> bool:
+    return silent_ns is None or silent_ns > _GAP_NS
 
 
 def _dated(reading: Reading, origin: Origin, clock: WallClock) -> Reading:

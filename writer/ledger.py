@@ -76,6 +76,14 @@ class Channel(Struct, array_like=True):
         return self.energy_wh.counter is not None or self.energy_export_wh.counter is not None
 
 
+class Gap(Struct, frozen=True):
+    """Nothing was heard of a channel for so long that somebody may ask why."""
+
+    channel: str
+    last: Moment  # the reading before
+    next: Moment  # the reading after
+
+
 class Entry(Struct, frozen=True):
     """Evidence: one thing that happened to a register. Energies are µWh."""
 
@@ -124,14 +132,15 @@ class Booking:
 
         `moment` is when it was measured; `device_boot` changes whenever the device began anew, if it tells that at all.
         """
+        if channel.seen.boot == moment.boot and moment.at_ns < channel.seen.at_ns:
+            yield reading  # late: what it counted is booked already, and spread over the time that it tells of
+            return
         if _OF_ENERGY.isdisjoint(reading.values):
+            channel.seen = moment
             yield reading
             return
         rules = self._rules.get(name, self._usual)
         values = dict(reading.values)
-        if channel.seen.boot == moment.boot and moment.at_ns < channel.seen.at_ns:
-            yield reading  # late: what it counted is booked already, and spread over the time that it tells of
-            return
         steps: dict[str, Step] = {}
         restarted = _restarted(channel, device_boot)
         for counted, metric in _BASIS.items():

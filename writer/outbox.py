@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from reading import Reading
 from writer.books import BOOKS, Books
-from writer.ledger import Channel, Entry
+from writer.ledger import Channel, Entry, Gap
 from writer.repeats import Seen
 from writer.rows import HELD, UNSYNCED, Row, only_counters, pack, unpack
 
@@ -96,6 +96,7 @@ class Intake:
     boots: dict[str, dict[str, Seen]] = field(default_factory=dict)  # devices' own numbers, by "source/device"
     channels: dict[str, Channel] = field(default_factory=dict)  # of the ledger, as they are after this
     entries: list[Entry] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
     heirs: dict[str, str] = field(default_factory=dict)  # of channels that are renamed: the new name, the old one
     retired: set[str] = field(default_factory=set)  # channels whose heir has taken over
     answers: dict[int, str] = field(default_factory=dict)  # to errands

@@ -159,7 +159,8 @@ def test_what_the_face_of_the_meter_shows_goes_along_with_the_register() -> None
 def test_readings_without_energy_make_no_register() -> None:
     meter = Meter()
     assert meter.last(0, temperature_c=20.5) == {"temperature_c": 20.5}
-    assert meter.channel == new_channel()
+    assert meter.channel.energy_wh == new_channel().energy_wh
+    assert meter.channel.seen.at_ns == 0 and meter.channel.seen.boot == "boot"
 
 
 def test_a_copy_shares_nothing_that_changes() -> None:
