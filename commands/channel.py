@@ -28,7 +28,7 @@ def command() -> None:
     """
 
 
-@command.command
+@command.command(short_help="The same meter under another name.")
 @click.argument("channel")
 @click.argument("name")
 @config_option
@@ -44,7 +44,7 @@ def rename(channel: str, name: str, path: Path | None) -> None:
     )
 
 
-@command.command
+@command.command(short_help="Another device in the same place.")
 @click.argument("channel")
 @click.option("--note", default="", help="What was replaced by what.")
 @config_option
@@ -55,7 +55,7 @@ def replace(channel: str, note: str, path: Path | None) -> None:
     _carry_out(path, Replace(name, note), "")
 
 
-@command.command
+@command.command(short_help="Another purpose for the same device.")
 @click.argument("channel")
 @click.argument("name")
 @click.option("--note", default="", help="Why.")

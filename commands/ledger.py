@@ -31,7 +31,7 @@ def command() -> None:
     """Show the registers of energy and what happened to them; repair them, and take repairs back."""
 
 
-@command.command
+@command.command(short_help="Show every register, or those of one channel.")
 @click.argument("channel", required=False)
 @config_option
 @json_option
@@ -61,7 +61,7 @@ def show(channel: str | None, path: Path | None, *, as_json: bool) -> None:
     click.echo("Next: ./orchestrator.py ledger entries")
 
 
-@command.command
+@command.command(short_help="List resets, glitches, estimates, repairs.")
 @click.argument("channel", required=False)
 @click.option("--all", "whole", is_flag=True, help="Not only the newest 40.")
 @config_option
@@ -98,7 +98,7 @@ def entries(channel: str | None, path: Path | None, *, whole: bool, as_json: boo
     click.echo("Next, where one of them is wrong: ./orchestrator.py ledger undo NO.")
 
 
-@command.command
+@command.command(short_help="Book energy that was missed.")
 @click.argument("channel", required=False)
 @click.option("--add-kwh", type=float, help="How much was missed; negative: how much was never there.")
 @click.option("--at", "when", help="When it flowed, in the time of the site: 2026-03-31T18:30. Default: now.")
@@ -141,7 +141,7 @@ def repair(
     _carry_out(path, errand)
 
 
-@command.command
+@command.command(short_help="Take back what an entry booked.")
 @click.argument("entry", type=int)
 @config_option
 def undo(entry: int, path: Path | None) -> None:
@@ -149,7 +149,7 @@ def undo(entry: int, path: Path | None) -> None:
     _carry_out(path, Undo(entry))
 
 
-@command.command("set-reading")
+@command.command("set-reading", short_help="Say what the face of the meter shows.")
 @click.argument("channel")
 @click.argument("kwh", type=click.FloatRange(0, 1e9))
 @config_option
