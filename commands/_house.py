@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 from msgspec import structs
 
@@ -47,7 +48,7 @@ def house(settings: Settings) -> House:
                 Role.WORKER,
                 [("worker", name)],
                 (options, secrets, reserved),
-                functools.partial(_be_worker, name, options, secrets),
+                functools.partial(_be_worker, name, options, secrets, settings.data_dir / "sources"),
             )
         )
     if settings.api.enabled:
@@ -77,7 +78,7 @@ def _secret_names(table: Table) -> Iterator[str]:
                 yield from _secret_names(inner)
 
 
-def _be_worker(name: str, options: SourceTable, secrets: dict[str, str], start: Start) -> None:
+def _be_worker(name: str, options: SourceTable, secrets: dict[str, str], directory: Path, start: Start) -> None:
     os.environ.update(secrets)
     channel, deposits = start.channel, start.deposits
     if channel is None or deposits is None:
@@ -93,6 +94,7 @@ def _be_worker(name: str, options: SourceTable, secrets: dict[str, str], start: 
         end=channel,
         incarnation=start.incarnation,
         vitals=vitals,
+        directory=directory,
         kept=start.kept,
         deposit=deposit,
     )

@@ -46,6 +46,8 @@ class Source(ABC):
         # What is wrong with single devices while the others go on: "what; what now" by device. Kept current by
         # `read()`; the runtime logs each change and shows it.
         self.troubles: dict[str, str] = {}
+        # Where this source may keep small files of its own over restarts; None: a mere look, nothing is kept.
+        self.directory: Path | None = None
         # Descriptors that outlive this process: those that a predecessor deposited, by name, and how to deposit one.
         self.kept: dict[str, int] = {}
         self.deposit: Callable[[str, int], None] = lambda _name, _descriptor: None

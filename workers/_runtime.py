@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -260,11 +261,13 @@ def main(
     end: socket.socket,
     incarnation: int,
     vitals: Row,
+    directory: Path,
     kept: Mapping[str, int],
     deposit: Callable[[str, int], None],
 ) -> None:
     """Be the worker process of source `name`."""
     source = source_class(options.kind)(name, options)
+    source.directory = directory
     source.kept.update(kept)
     source.deposit = deposit
     worker = Worker(source, Sender(end, name, incarnation), vitals)

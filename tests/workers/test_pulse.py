@@ -620,6 +620,7 @@ class Keeper:
             end=self._worker_end,
             incarnation=self._incarnation,
             vitals=self.vitals,
+            directory=Path("nowhere"),
             kept=self._made.kept,
             deposit=lambda _name, _descriptor: None,
         )

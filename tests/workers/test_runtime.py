@@ -521,6 +521,7 @@ def test_sigterm_ends_a_worker_process_promptly_with_everything_sent(interval_s:
                 end=worker_end,
                 incarnation=1,
                 vitals=row,
+                directory=Path("nowhere"),
                 kept={},
                 deposit=lambda _name, _descriptor: None,
             )
