@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from statistics import median
 from typing import Any
 
