@@ -42,7 +42,7 @@ def is_demo(path: Path) -> bool:
 
 def read(path: Path) -> Settings:
     """Read a configuration; from now on no log of this process shows its secrets. Raises `ConfigurationError`."""
-    settings = load(path, catalog(), merge=not is_demo(path))
+    settings = load(path, catalog(), merge=not is_demo(path), base_directory=ROOT)
     for secret in settings.secrets.values():
         logs.hide(secret)
     # Started from wherever: the same house in the same place.

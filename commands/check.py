@@ -21,6 +21,8 @@ def command(path: Path | None) -> None:
         f"{_count(len(settings.sources), 'source')}, {_count(devices, 'device')}, "
         f"{_count(len(settings.outputs), 'output')}."
     )
+    for remark in settings.remarks:
+        click.echo(f"Mind: {remark}")
     if not settings.sources:
         click.echo("No [sources.…] yet, so nothing will be measured; config/example.toml shows every kind.")
     if not settings.outputs:

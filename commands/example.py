@@ -31,17 +31,19 @@ def command(kind: str | None) -> None:
 
     All of them, as one configuration, or those of one KIND of source or output.
     """
-    modules = {kind_: f"workers.{kind_}" for kind_ in workers.kinds()}
-    modules |= {kind_: f"writer.outputs.{kind_}" for kind_ in writer.kinds()}
+    modules = [f"workers.{kind_}" for kind_ in workers.kinds()]
+    modules += [f"writer.outputs.{kind_}" for kind_ in writer.kinds()]
+    kinds = [module.rpartition(".")[2] for module in modules]
     if kind is None:
         click.echo(_HEAD)
         click.echo(example_of(inspect.getdoc(config.settings) or ""))
-        for module in modules.values():
+        for module in modules:
             click.echo(f"\n{example_of_module(module)}")
-    elif kind in modules:
-        click.echo(example_of_module(modules[kind]))
+    elif kind in kinds:  # some are a source and an output
+        of_kind = [module for module, name in zip(modules, kinds, strict=True) if name == kind]
+        click.echo("\n\n".join(example_of_module(module) for module in of_kind))
     else:
-        raise click.UsageError(f"there is no kind {kind!r}; there are: {', '.join(sorted(modules))}")
+        raise click.UsageError(f"there is no kind {kind!r}; there are: {', '.join(sorted({*kinds}))}")
 
 
 def example_of_module(name: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import stat
 import tomllib
 import zoneinfo
 from collections.abc import Callable, Mapping, Sequence
@@ -14,21 +12,26 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
-from dotenv.parser import parse_stream
 
+from config.channels import check_channels, check_views
+from config.env import read_env
 from config.lines import Place, line_numbers
 from config.settings import (
     NAME_PATTERN,
     Api,
+    ChannelTable,
     ClockRules,
     OutputTable,
+    ReconciliationTable,
     Settings,
     Site,
     SourceTable,
     Supervise,
     Table,
+    TariffTable,
     Writer,
 )
+from config.tariffs import decimal, read_price_files, strict_reader
 from config.words import MOST_INTEGER, bad_name, dotted, in_plain_words, nearest, printable, shown
 
 _HOUSE_TABLES: Final[dict[str, type[Table]]] = {
@@ -61,8 +64,10 @@ class Catalog:
     output_options: Callable[[str], type[OutputTable]]
 
 
-def load(path: Path, catalog: Catalog, *, merge: bool = True) -> Settings:
+def load(path: Path, catalog: Catalog, *, merge: bool = True, base_directory: Path = Path()) -> Settings:
     """Read `path` and, with `merge`, every `conf.d/*.toml` beside it. Raises `ConfigurationError`.
+
+    The files of prices that tariffs name are read too, from `base_directory` where their names are relative.
 
     Secrets are named by the options that end in `_env`. Those that the environment does not have are taken from a
     `.env` file of mode 600 beside the configuration or above it; all of them are in `Settings.secrets`.
@@ -71,10 +76,10 @@ def load(path: Path, catalog: Catalog, *, merge: bool = True) -> Settings:
     files = [path, *(reading.files_in(path.parent / "conf.d") if merge else [])]
     for file in files:
         reading.add(file)
-    reading.read_secrets([path.parent / ".env", Path(os.path.normpath(path.parent / ".." / ".env"))])
+    reading.dotenv = read_env(path, reading.problems)
     if reading.problems:
         raise ConfigurationError(reading.problems)
-    settings = _settings(reading, catalog, tuple(files))
+    settings = _settings(reading, catalog, tuple(files), base_directory)
     if settings is None or reading.problems:
         raise ConfigurationError(reading.problems)
     return settings
@@ -87,6 +92,7 @@ class _Reading:
     tables: dict[str, Any] = field(default_factory=dict)
     places: dict[Place, tuple[Path, int]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    mistakes: list[tuple[Place, str]] = field(default_factory=list)  # what tables with the right types say themselves
     dotenv: dict[str, str] = field(default_factory=dict)  # what the .env file has
     secrets: dict[str, str] = field(default_factory=dict)  # what the configuration asks for, by variable
 
@@ -110,6 +116,8 @@ class _Reading:
         try:
             text = content.decode("utf-8-sig")  # some editors put a byte order mark in front
             tables = tomllib.loads(text)
+            if "tariffs" in tables:  # money is never a binary fraction
+                tables["tariffs"] = tomllib.loads(text, parse_float=decimal)["tariffs"]
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             self.problems.append(f"{file}:{line}: is not UTF-8 text; save it as UTF-8")
@@ -139,33 +147,6 @@ class _Reading:
                 first, second = _nearest_place(self.places, place), _nearest_place(places, place)
                 self.problems.append(f"{second}: {dotted(place)} is set already in {first}; keep one of the two")
 
-    def read_secrets(self, files: Sequence[Path]) -> None:
-        """Read the first `.env` file that there is."""
-        for file in files:
-            try:
-                status = file.stat()
-                if not stat.S_ISREG(status.st_mode):  # some call their virtual environment so
-                    continue
-                if status.st_mode & 0o077:
-                    mode = f"{stat.S_IMODE(status.st_mode):o}"
-                    self.problems.append(f"{file}: others may read it (mode {mode}); run: chmod 600 {file}")
-                    return
-                text = file.read_text(encoding="utf-8-sig")
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                self.problems.append(f"{file}: cannot be read: {error.strerror}")
-                return
-            except UnicodeDecodeError:
-                self.problems.append(f"{file}: is not UTF-8 text; save it as UTF-8")
-                return
-            for line in parse_stream(io.StringIO(text)):
-                if line.error or (line.key and ("=" in line.key or "\0" in line.key + (line.value or ""))):
-                    self.problems.append(f"{file}:{line.original.line}: expected NAME=value")
-                elif line.key and line.value is not None:
-                    self.dotenv[line.key] = line.value
-            return
-
     def complain(self, place: Place, what: str) -> None:
         """Note a mistake at a key, or at the nearest table around it that has a line."""
         where = _nearest_place(self.places, place)
@@ -173,14 +154,14 @@ class _Reading:
 
     def table(self, kind: type[T], content: Mapping[str, Any], here: Place) -> T | None:
         """Turn a table into its type, or note everything that is wrong with it."""
-        fields = {one.name: one for one in msgspec.structs.fields(kind)}
+        fields = {one.encode_name: one for one in msgspec.structs.fields(kind)}
         before = len(self.problems)
         values = {}
         for key, value in content.items():
             if key not in fields:
                 self.complain((*here, key), f"unknown key{nearest(key, fields)}")
             else:
-                values[key] = self._value(fields[key], value, (*here, key))
+                values[fields[key].name] = self._value(fields[key], value, (*here, key))
         for name, one in fields.items():
             if one.required and name not in content:
                 self.complain((*here, name), "this key is missing")
@@ -193,6 +174,7 @@ class _Reading:
         except ValueError as error:  # what a table checks of itself, across its keys
             self.complain(here, str(error))
             return None
+        self.mistakes += [((*here, *key), what) for key, what in table.mistakes()]
         return table
 
     def _value(self, one: msgspec.structs.FieldInfo, value: Any, place: Place) -> Any:
@@ -208,12 +190,21 @@ class _Reading:
                 header = ".".join(str(part) for part in place)
                 self.complain(place, f"there may be several: write [[{header}]] with two brackets")
                 return None
+        if reader := strict_reader(kind):
+            return self._strictly(reader, value, place)
         try:
             if isinstance(value, int) and abs(value) >= MOST_INTEGER:
                 raise msgspec.ValidationError("Number out of range")
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
             self.complain(place, in_plain_words(str(error), value, one))
+            return None
+
+    def _strictly(self, reader: Callable[[Any], Any], value: Any, place: Place) -> Any:
+        try:
+            return reader(value)
+        except ValueError as error:
+            self.complain(place, str(error))
             return None
 
     def _item(self, kind: type[T], item: Any, place: Place) -> T | None:
@@ -236,8 +227,8 @@ class _Reading:
         self.complain(place, what)
 
 
-def _settings(reading: _Reading, catalog: Catalog, files: tuple[Path, ...]) -> Settings | None:
-    known = [*_HOUSE_TABLES, "sources", "outputs"]
+def _settings(reading: _Reading, catalog: Catalog, files: tuple[Path, ...], base_directory: Path) -> Settings | None:
+    known = [*_HOUSE_TABLES, "sources", "outputs", "tariffs", "channels", "reconciliations"]
     for key, value in reading.tables.items():
         if key not in known:
             reading.complain((key,), f"unknown table{nearest(key, known)}")
@@ -249,11 +240,20 @@ def _settings(reading: _Reading, catalog: Catalog, files: tuple[Path, ...]) -> S
     }
     sources = _kinds(reading, "sources", catalog.source_kinds, catalog.source_options)
     outputs = _kinds(reading, "outputs", catalog.output_kinds, catalog.output_options)
+    tariffs = _named(reading, "tariffs", TariffTable)
+    channels = _channels(reading)
+    reconciliations = _named(reading, "reconciliations", ReconciliationTable)
+    prices, wrong = read_price_files(tariffs, base_directory)
     _check_timezone(reading)
     _check_files(reading, outputs)
+    wrong += [*check_channels(channels, sources, tariffs), *check_views(reconciliations, sources)]
+    for place, what in [*reading.mistakes, *wrong]:
+        reading.complain(place, what)
     if reading.problems:
         return None
-    return Settings(**house, sources=sources, outputs=outputs, files=files, secrets=reading.secrets)  # type: ignore[arg-type]
+    found = {"sources": sources, "outputs": outputs, "tariffs": tariffs, "prices": prices}
+    found |= {"channels": channels, "reconciliations": reconciliations}
+    return Settings(**house, **found, files=files, secrets=reading.secrets)  # type: ignore[arg-type]
 
 
 def _kinds(
@@ -283,6 +283,35 @@ def _kinds(
         elif table := reading.table(options(kind), content, place):
             found[name] = table
             _check_device_names(reading, table, place)
+    return found
+
+
+def _named(reading: _Reading, group: str, kind: type[T]) -> dict[str, T]:
+    """Read `[tariffs.*]` and their like: tables of one type, by names that the owner gives."""
+    found = {}
+    tables = reading.tables.get(group, {})
+    for name, content in tables.items() if isinstance(tables, dict) else ():
+        place = (group, name)
+        if not isinstance(content, dict):
+            reading.complain(place, "expected a table")
+        elif not re.fullmatch(NAME_PATTERN, name):
+            reading.complain(place, bad_name(name))
+        elif table := reading.table(kind, content, place):
+            found[name] = table
+    return found
+
+
+def _channels(reading: _Reading) -> dict[str, ChannelTable]:
+    """Read `[channels.<source>.<device>]`, by source/device."""
+    found = {}
+    groups = reading.tables.get("channels", {})
+    for source, devices in groups.items() if isinstance(groups, dict) else ():
+        if not isinstance(devices, dict) or any(not isinstance(content, dict) for content in devices.values()):
+            reading.complain(("channels", source), "expected [channels.<source>.<device>]")
+            continue
+        for device, content in devices.items():
+            if table := reading.table(ChannelTable, content, ("channels", source, device)):
+                found[f"{source}/{device}"] = table
     return found
 
 

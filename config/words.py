@@ -16,6 +16,7 @@ from config.settings import NAME_PATTERN
 MOST_INTEGER: Final = 2**63  # TOML, SQLite and the databases have no larger one
 _MOST_CHARS: Final = 60  # of what somebody wrote, in a message
 # msgspec speaks of types as a programmer does.
+_TABLES_DEEP: Final = {"sources": 2, "outputs": 2, "tariffs": 2, "reconciliations": 2, "channels": 3}
 _PLAIN_WORDS: Final = {
     "int": "a whole number",
     "float": "a number",
@@ -109,7 +110,7 @@ def dotted(place: Place) -> str:
     """
     if len(place) == 1:
         return f"[{place[0]}]"
-    tables = 2 if place[0] in ("sources", "outputs") else 1
+    tables = _TABLES_DEEP.get(str(place[0]), 1)
     text = f"[{'.'.join(str(part) for part in place[:tables])}]"
     for part in place[tables:]:
         text += f", number {part + 1}:" if isinstance(part, int) else f" {part}"

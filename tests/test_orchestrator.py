@@ -239,7 +239,7 @@ def test_the_example_has_every_option_of_every_table_with_its_default(example: s
     assert wrong == []
     assert {table.kind for table in house.sources.values()} == {*workers.kinds()}
     assert {table.kind for table in house.outputs.values()} == {*writer.kinds()}
-    assert {*tomllib.loads(example)} == {*Settings.__struct_fields__} - {"files", "secrets"}
+    assert {*tomllib.loads(example)} == {*Settings.__struct_fields__} - {"files", "prices", "secrets"}
 
 
 def test_the_example_in_the_repository_is_current(example: str) -> None:
@@ -253,5 +253,7 @@ def test_the_example_of_one_kind_is_its_part_of_the_whole(example: str) -> None:
     assert done.returncode == 0
     assert done.stdout in example
     assert tomllib.loads(done.stdout)["outputs"]["csv"]["kind"] == "csv"
+    both = orchestrator("example", "mqtt").stdout
+    assert {*tomllib.loads(both)} == {"sources", "outputs"}
     told = orchestrator("example", "toaster").stderr
     assert all(kind in told for kind in (*workers.kinds(), *writer.kinds()))

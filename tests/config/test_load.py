@@ -102,7 +102,8 @@ def test_an_empty_file_is_a_house_with_every_default(site: Path) -> None:
         ("[sit]\n", 'site.toml:1: [sit]: unknown table; did you mean "site"?'),
         (
             "[zzz]\n",
-            "site.toml:1: [zzz]: unknown table; there are: api, clock, outputs, site, sources, supervise, writer",
+            "site.toml:1: [zzz]: unknown table; "
+            "there are: api, channels, clock, outputs, reconciliations, site, sources, supervise, tariffs, writer",
         ),
         ("\nsite = 3", "site.toml:2: [site]: expected a table"),
         ("sources = 3", "site.toml:1: [sources]: expected a table"),
@@ -525,9 +526,33 @@ VALUES = st.recursive(
 BUSES = st.fixed_dictionaries(
     {"kind": st.just("wired")}, optional={name: VALUES for name in Wired.__struct_fields__ if name != "kind"}
 )
+TARIFFS = st.fixed_dictionaries(
+    {"currency": st.one_of(st.just("GBP"), VALUES)},
+    optional={
+        "vat_percent": VALUES,
+        "periods": st.lists(
+            st.fixed_dictionaries(
+                {"from": st.one_of(st.dates(), VALUES), "unit_rate_per_kwh": SCALARS},
+                optional={
+                    "vat_percent": SCALARS,
+                    "prices_file": VALUES,
+                    "bands": st.lists(
+                        st.fixed_dictionaries(
+                            {"name": SCALARS, "unit_rate_per_kwh": SCALARS},
+                            optional=dict.fromkeys(("from", "to", "days", "months"), VALUES),
+                        ),
+                        max_size=2,
+                    ),
+                },
+            ),
+            max_size=2,
+        ),
+    },
+)
 CONFIGURATIONS = st.one_of(
     st.dictionaries(st.one_of(NAMES, st.text(st.characters(codec="utf-8"), max_size=4)), VALUES, max_size=5),
     st.fixed_dictionaries({"sources": st.dictionaries(NAMES, BUSES, min_size=1, max_size=2)}),
+    st.fixed_dictionaries({"tariffs": st.dictionaries(NAMES, TARIFFS, min_size=1, max_size=2)}),
     st.fixed_dictionaries({"site": st.fixed_dictionaries({}, optional=dict.fromkeys(("name", "data_dir"), VALUES))}),
 )
 
@@ -580,7 +605,7 @@ def test_whatever_the_configuration_says_it_is_read_or_refused_line_by_line(
             [key] = tomllib.loads(text.split("\n")[int(line) - 1])
             assert place.startswith(printable(key)), "the line that is named is another one"
     else:
-        assert set(content) <= {"site", "api", "sources", "outputs", "clock", "writer"}
+        assert set(content) <= {"site", "api", "sources", "outputs", "clock", "writer", "tariffs"}
         assert {*house.sources} == {*content.get("sources", {})}
 
 
