@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_TOPIC_BYTES: Final = 512
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 5.0  # for CONNACK and SUBACK
-_KEEPALIVE_S: Final = 15  # also what paho allows a TLS handshake: less than what makes a worker look hung
+_KEEPALIVE_S: Final = 10  # after twice that a broker that hangs is given up
 _MOST_A_LOOK: Final = 200  # messages
 
 # Why a broker refuses a connection (table 3.1, by the numbers of MQTT 5 that paho translates them to).
@@ -72,6 +72,17 @@ class Will(NamedTuple):
 
     topic: str
     payload: bytes
+
+
+class _ClosedWhenItFails(ssl.SSLSocket):
+    """paho leaves a connection open whose greeting failed."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 class Connection:
@@ -132,16 +143,12 @@ class Connection:
 
     def run(self, timeout_s: float) -> list[Message]:
         """Return what arrived, as soon as something did; wait at most `timeout_s`. Raise `BrokerDown`."""
-        ends_s = time.monotonic() + timeout_s
-        while not self._inbox:
-            rest_s = ends_s - time.monotonic()
-            self._look(max(0.0, rest_s))
-            if rest_s <= 0:
-                break
-        seen = -1
-        while seen < len(self._inbox) < _MOST_A_LOOK:  # what is here already comes along
-            seen = len(self._inbox)
-            self._look(0.0)
+        try:
+            self._receive(timeout_s)
+        except BrokerDown:
+            if not self._inbox:
+                raise
+            # What came before the end is good; the next call raises.
         arrived, self._inbox = self._inbox, []
         return arrived
 
@@ -166,6 +173,11 @@ class Connection:
             self._look(min(rest_s, 1.0))
         return True
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Want no more of these, which a session of ours may have subscribed to long ago."""
+        if filters:
+            self._opened().unsubscribe([*filters])
+
     def close(self) -> None:
         """Take leave, so that the broker does not speak our will."""
         client, self._client = self._client, None
@@ -177,6 +189,18 @@ class Connection:
         client.on_disconnect = None
         client._reset_sockets()  # else it closes them only when it is collected
         self._inbox = []
+
+    def _receive(self, timeout_s: float) -> None:
+        ends_s = time.monotonic() + timeout_s
+        while not self._inbox:
+            rest_s = ends_s - time.monotonic()
+            self._look(max(0.0, rest_s))
+            if rest_s <= 0:
+                break
+        seen = -1
+        while seen < len(self._inbox) < _MOST_A_LOOK:  # what is here already comes along
+            seen = len(self._inbox)
+            self._look(0.0)
 
     def _look(self, timeout_s: float) -> None:
         """Look at the network once."""
@@ -236,13 +260,15 @@ class Connection:
 
     def _tls(self) -> ssl.SSLContext:
         try:
-            return ssl.create_default_context(cafile=self._broker.ca_file or None)
+            context = ssl.create_default_context(cafile=self._broker.ca_file or None)
         except (OSError, ssl.SSLError) as error:
             raise BrokerDown(
                 f"the certificate {self._broker.ca_file} cannot be used ({error.strerror or error})",
                 "let ca_file name the PEM file of the authority that signed the broker's certificate",
                 lasting=True,
             ) from error
+        context.sslsocket_class = _ClosedWhenItFails
+        return context
 
     def _unreachable(self, error: Exception) -> BrokerDown:
         match error:
@@ -251,7 +277,7 @@ class Connection:
             case ssl.SSLCertVerificationError():
                 what_now = "let ca_file name the authority that signed it, and host be the name in it"
                 return BrokerDown(f"{self.where} shows a wrong certificate ({error.verify_message})", what_now)
-            case ssl.SSLError():
+            case ssl.SSLError() | ConnectionResetError() if self._broker.tls:
                 return BrokerDown(
                     f"{self.where} does not speak TLS there", "correct port (8883 is usual) or set tls = false"
                 )
@@ -268,8 +294,10 @@ class Connection:
         if self._connected is None:
             what_now = "if it wants TLS, set tls = true; if it does not, look into its log"
             return BrokerDown(f"{self.where} hung up before it had greeted us", what_now)
-        went = "does not answer any more" if "Keep alive" in self._lost else "closed the connection"
-        return BrokerDown(f"{self.where} {went}", "it is tried again by itself; see that the broker runs")
+        if "Keep alive" in self._lost:
+            return BrokerDown(f"{self.where} does not answer any more", "it is tried again by itself; see that it runs")
+        what_now = f"it is tried again by itself; see that it runs, and that nobody else uses the id {self._client_id}"
+        return BrokerDown(f"{self.where} closed the connection", what_now)
 
     def _turned_away(self, reason: int) -> BrokerDown:
         if reason in _BAD_CREDENTIALS:

@@ -12,7 +12,6 @@ backlog of an outage. Names that other firmware uses are understood, unknown one
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from msgspec import Meta
 
 from config.settings import NAME_PATTERN, DeviceTable
 from reading import Origin, Reading
+from workers._json import NotJson, Refused, number, parse
 
 MOST_MESSAGES: Final = 200
 OLDEST_S: Final = 7 * 86400
@@ -33,7 +33,7 @@ _POWER_W: Final = {"power_w": 1, "power": 1, "power_kw": 1000, "kw": 1000}
 
 _MOST_COUNT: Final = 2**53  # beyond it a float no longer holds every whole number
 _MICROPYTHON_EPOCH_NS: Final = 946_684_800 * 10**9  # its clock counts from the year 2000
-_JSON_NUMBER: Final = re.compile(r"-?\d{1,400}(\.\d{1,400})?([eE][+-]?\d{1,3})?", re.ASCII)
+_EXAMPLE: Final = 'send one JSON object such as {"device": "esp32-meter", "pulses_total": 1}'
 _BOOT: Final = re.compile(r"[!-~]{1,64}")
 
 
@@ -42,23 +42,6 @@ class Device(DeviceTable, frozen=True, kw_only=True):
 
     pulses_per_kwh: Annotated[float, Meta(gt=0, le=1_000_000)] = 1000.0
     max_power_w: Annotated[float, Meta(gt=0, le=10_000_000)] = 25_000.0
-
-
-class Refused(Exception):  # noqa: N818 - an answer to a sender, not a fault of ours
-    """A payload that is not let in: by which of `vitals.REFUSALS`, what is wrong, and what its sender can do."""
-
-    def __init__(self, reason: str, what: str, what_now: str) -> None:
-        super().__init__(f"{what}; {what_now}")
-        self.reason = reason
-        self.what = what
-        self.what_now = what_now
-
-
-class NotJson(Refused):
-    """The payload is no JSON at all, or JSON that means two things."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__("malformed", what, 'send one JSON object such as {"device": "esp32-meter", "pulses_total": 1}')
 
 
 class Message(NamedTuple):
@@ -81,9 +64,9 @@ def decode(payload: bytes, devices: Mapping[str, Device], now_ns: int, source: s
     >>> decode(b'{"device": "esp32-meter", "pulses": 7}', meter, 0, "meter")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    workers._esp32.Refused: the message has no pulses_total, energy_kwh or power_w; send pulses_total, the count of ...
+    workers._json.Refused: the message has no pulses_total, energy_kwh or power_w; send pulses_total, the count of ...
     """
-    content = _parse(payload)
+    content = parse(payload, _EXAMPLE)
     if not isinstance(content, list):
         return [_message(content, devices, now_ns, source)]
     if len(content) > MOST_MESSAGES:
@@ -96,7 +79,7 @@ def decode(payload: bytes, devices: Mapping[str, Device], now_ns: int, source: s
 
 def _message(fields: Any, devices: Mapping[str, Device], now_ns: int, source: str) -> Message:
     if not isinstance(fields, dict):
-        raise NotJson("a message must be a JSON object")
+        raise NotJson("a message must be a JSON object", _EXAMPLE)
     device = _device(fields.get("device"), devices, source)
     reading = Reading(device.name, now_ns - _age_ns(fields), _values(fields, device), origin=_origin(fields))
     return Message(reading, _contradiction(fields, device))
@@ -199,23 +182,8 @@ def _first(fields: dict[str, Any], names: Mapping[str, int]) -> float | int | No
     """Return the first number that is there, in our unit. `null` is how firmware writes that it has none."""
     for name, scale in names.items():
         if fields.get(name) is not None:
-            return _number(fields[name], name) * scale
+            return number(fields[name], name) * scale
     return None
-
-
-def _number(value: object, name: str) -> float | int:
-    """Return a number, also one that firmware has put in quotes. True is none."""
-    if isinstance(value, str):
-        if not _JSON_NUMBER.fullmatch(value):
-            if value.lower().lstrip("+-") in ("nan", "inf", "infinity"):
-                raise _not_finite(name)
-            raise Refused("malformed", f"{name} is no number", "send it as a plain JSON number")
-        value = float(value) if {*value} & {*".eE"} else _integer(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refused("malformed", f"{name} is no number", "send it as a plain JSON number")
-    if not math.isfinite(value):
-        raise _not_finite(name)
-    return value
 
 
 def _whole(value: float | int, name: str) -> int:
@@ -224,34 +192,3 @@ def _whole(value: float | int, name: str) -> int:
     if not 0 <= value <= _MOST_COUNT:
         raise Refused("out_of_range", f"{name} is no count", "send a whole number from 0 to 2^53")
     return int(value)
-
-
-def _not_finite(name: str) -> Refused:
-    return Refused("not_finite", f"{name} is not finite", "leave out what could not be measured, or send null")
-
-
-def _parse(payload: bytes) -> Any:
-    def refuse_constant(constant: str) -> float:
-        raise _not_finite(constant)
-
-    try:
-        text = payload.decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=_object, parse_constant=refuse_constant, parse_int=_integer)
-    except UnicodeDecodeError as error:
-        raise NotJson("the payload is not UTF-8") from error
-    except ValueError as error:
-        raise NotJson(f"the payload is not JSON: {error}") from error
-    except RecursionError as error:
-        raise NotJson("the payload is nested too deeply") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise NotJson("a name occurs twice in one object")
-    return fields
-
-
-def _integer(digits: str) -> float | int:
-    """Read an integer in linear time: no counter has more digits than these."""
-    return int(digits) if len(digits) <= 19 else float(digits)

@@ -33,8 +33,9 @@ import logs
 from config.settings import Port, SourceTable
 from reading import Origin, Reading
 from workers import Source, SourceError
-from workers._esp32 import Device, Message, NotJson, Refused, decode
+from workers._esp32 import Device, Message, decode
 from workers._http import Answer, Limits, Reply, Request, Server, refusal, success
+from workers._json import NotJson, Refused
 
 _PATHS = ("/", "/data", "/api/v1/ingest/pulse")
 _HINT = b"""This is where ESP32 meters post their readings. Try it from a terminal:

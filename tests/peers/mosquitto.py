@@ -38,7 +38,9 @@ class Mosquitto:
     username = "herd"
     password = "a-long-password"
 
-    def __init__(self, folder: Path, *, tls: bool = False, password: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, tls: bool = False, password: bool = False, options: tuple[str, ...] = ()
+    ) -> None:
         self._program = require("mosquitto")
         self.folder = folder
         [self.port] = free_ports(1)
@@ -46,7 +48,7 @@ class Mosquitto:
         self.with_password = password
         self.ca_file = folder / "ca.pem"
         self._process: subprocess.Popen[bytes] | None = None
-        more = []
+        more = [*options]
         if tls:
             _certificates(folder)
             more += [f"cafile {folder}/ca.pem", f"certfile {folder}/server.pem", f"keyfile {folder}/server.key"]
@@ -125,8 +127,11 @@ class Mosquitto:
 
 
 @contextlib.contextmanager
-def running_mosquitto(folder: Path, *, tls: bool = False, password: bool = False) -> Iterator[Mosquitto]:
-    broker = Mosquitto(folder, tls=tls, password=password)
+def running_mosquitto(
+    folder: Path, *, tls: bool = False, password: bool = False, options: tuple[str, ...] = ()
+) -> Iterator[Mosquitto]:
+    """Run a broker until the end of the block; `options` are further lines of its configuration."""
+    broker = Mosquitto(folder, tls=tls, password=password, options=options)
     broker.start()
     try:
         yield broker

@@ -28,8 +28,9 @@ import workers.esp32_http
 from reading import METRICS, Origin, Reading
 from vitals import REFUSALS, Board
 from workers import SourceError, source_class
-from workers._esp32 import Device, NotJson, Refused, decode
+from workers._esp32 import Device, decode
 from workers._http import Limits
+from workers._json import NotJson, Refused
 from workers._runtime import Worker
 from workers.esp32_http import Esp32Http, Options
 
