@@ -24,7 +24,14 @@ EXIT_FAILED: Final = 1
 EXIT_PARTLY: Final = 3
 _EXIT_INTERRUPTED: Final = 130
 # What a source would do to the machine or to a device that a mere look must not do.
-_HARMLESS: Final = {"priority": 0, "core": -1, "apply_shunt_codes": False}
+_HARMLESS: Final = {
+    "priority": 0,
+    "core": -1,
+    "apply_shunt_codes": False,
+    "keep_session": False,  # of a broker: the session is the house's, and whoever takes its name throws it out
+    "client_id": "",
+    "status_topic": "",
+}
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
 P = ParamSpec("P")

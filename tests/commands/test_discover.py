@@ -191,10 +191,9 @@ def test_without_anything_each_kind_says_what_to_try() -> None:
     if any(map(list, (Path("/dev").glob(name) for name in ("gpiochip*", "i2c-*", "ttyUSB*", "ttyAMA*", "serial*")))):
         pytest.skip("this machine has such things")
     done = orchestrator("discover")
-    assert done.returncode == 1
+    assert done.returncode in (1, 3), "plugs of this network may be found"
     for words in ("ls /dev/serial/by-id shows it then", "sudo raspi-config nonint do_i2c 0", "--device /dev/gpiochip0"):
         assert words in done.stdout
-    assert "Next: " not in done.stdout
 
 
 @pytest.mark.parametrize(
