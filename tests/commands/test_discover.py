@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from commands._discover_gpio import GpioChip, GpioLine, described
 from commands._discover_modbus import candidates_in
+from commands._discovery import Discovery
 from commands.discover import command
 from tests.commands.bench import at_terminal, orchestrator
 from tests.shim.chips import Ina219, Ina226, Ina260, Ina3221, Pca9685
@@ -187,13 +188,26 @@ def test_gpio_without_a_free_line_prints_no_block() -> None:
     assert described([]).status == 1
 
 
-def test_without_anything_each_kind_says_what_to_try() -> None:
+def test_without_anything_each_kind_says_what_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the network of the machine that tests this is nobody's business: these two have tests of their own."""
     if any(map(list, (Path("/dev").glob(name) for name in ("gpiochip*", "i2c-*", "ttyUSB*", "ttyAMA*", "serial*")))):
         pytest.skip("this machine has such things")
-    done = orchestrator("discover")
-    assert done.returncode in (1, 3), "plugs of this network may be found"
-    for words in ("ls /dev/serial/by-id shows it then", "sudo raspi-config nonint do_i2c 0", "--device /dev/gpiochip0"):
+    for network in ("kasa", "tuya"):
+        nobody = Discovery(what_now=[f"switch a {network} plug on"])
+        monkeypatch.setattr(f"commands._discover_{network}.look", lambda *_, nobody=nobody: nobody)
+    done = CliRunner().invoke(command, [])
+    assert done.exit_code == 1
+    headings = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("== ")]
+    assert headings == ["modbus", "i2c", "gpio", "kasa", "tuya"]
+    for words in (
+        "ls /dev/serial/by-id shows it then",
+        "sudo raspi-config nonint do_i2c 0",
+        "--device /dev/gpiochip0",
+        "switch a kasa plug on",
+        "switch a tuya plug on",
+    ):
         assert words in done.stdout
+    assert "Next: " not in done.stdout
 
 
 @pytest.mark.parametrize(
