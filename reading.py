@@ -28,6 +28,7 @@ class Origin(Struct, frozen=True, array_like=True):
     boot: str  # changes whenever the device starts; no order is assumed
     sequence: int  # rises by one a message within a boot
     time_ns: int = 0  # UTC by the device's clock, 0 if it has none; believed only within a day of ours
+    late: bool = False  # it waited somewhere on the way: without a date that can be believed it is no new reading
 
 
 class Reading(Struct, frozen=True, array_like=True):

@@ -56,6 +56,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "beat_ns",
         "accepted",  # readings committed
         "duplicates",
+        "undated",  # readings that waited on the way, with no date that could be believed
         "dead_letters",
         "commits",
         "commit_failures",
@@ -63,6 +64,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "clock_synced",
         "clock_steps",
         "unsynced",  # records dated by a clock that was never set
+        "gaps",  # silences of a device of more than five minutes that are over
         "salvages",
         "outbox_bytes",
         "last_commit_ns",

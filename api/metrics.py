@@ -70,6 +70,9 @@ SERIES: Final[dict[str, tuple[Series, ...]]] = {
     ),
     "writer": (
         Series(COUNTER, "accepted", "writer_accepted_total", "Readings that are safe on the disk"),
+        Series(
+            COUNTER, "undated", "writer_undated_total", "Late readings left out, for nobody knows when they were taken"
+        ),
         Series(COUNTER, "duplicates", "writer_duplicates_total", "Readings that came twice and were booked once"),
         Series(COUNTER, "dead_letters", "writer_dead_letters_total", "Messages that nobody can read, set aside"),
         Series(COUNTER, "commits", "writer_commits_total", "Commits to the disk"),
@@ -77,6 +80,7 @@ SERIES: Final[dict[str, tuple[Series, ...]]] = {
         Series(AGE, "last_commit_ns", "writer_last_commit_age_seconds", "Seconds since the last commit"),
         Series(GAUGE, "held", "writer_held_records", "Records that wait for the clock to be set"),
         Series(COUNTER, "unsynced", "writer_unsynced_records_total", "Records dated by a clock that was never set"),
+        Series(COUNTER, "gaps", "writer_gaps_total", "Times that a device was silent for more than five minutes"),
         Series(STATE, "clock_synced", "clock_synchronised", "1 while a time service keeps the clock right"),
         Series(COUNTER, "clock_steps", "clock_steps_total", "Times that the clock jumped"),
         Series(COUNTER, "salvages", "outbox_salvages_total", "Times that a damaged outbox was set aside"),
@@ -109,10 +113,11 @@ LEFT_OUT: Final = {("process", "pid"): "a new one at every start: `status` shows
 _LABEL: Final = {"process": ("process",), "worker": ("source",), "writer": (), "output": ("output",), "api": ()}
 
 
-def render(board: Board, site: str) -> bytes:
-    """Return the whole page in the text format 0.0.4."""
+def render(board: Board, site: str, *others: Collector) -> bytes:
+    """Return the whole page in the text format 0.0.4, with what others tell beside the board."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(BoardCollector(board, site))
+    for collector in (BoardCollector(board, site), *others):
+        registry.register(collector)
     return generate_latest(registry)
 
 

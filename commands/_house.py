@@ -59,7 +59,16 @@ def house(settings: Settings) -> House:
 def writer_plan(settings: Settings) -> WriterPlan:
     """Return what the writer needs to know."""
     outputs = {name: options for name, options in settings.outputs.items() if options.enabled}
-    return WriterPlan(settings.data_dir, settings.site, settings.writer, settings.clock, outputs)
+    return WriterPlan(
+        settings.data_dir,
+        settings.site,
+        settings.writer,
+        settings.clock,
+        outputs,
+        settings.channels,
+        settings.tariffs,
+        settings.prices,
+    )
 
 
 def _secrets(settings: Settings, *tables: Table) -> dict[str, str]:
@@ -104,7 +113,7 @@ def _be_writer(plan: WriterPlan, secrets: dict[str, str], start: Start) -> None:
     os.environ.update(secrets)
     receivers = [Receiver(end, stream) for stream, end in start.receivers.items()]
     outputs = {name: start.board.claim("output", name) for name in plan.outputs}
-    Ingest(plan, receivers, start.board.claim("writer", "writer"), outputs).run()
+    Ingest(plan, receivers, start.board.claim("writer", "writer"), outputs, start.board).run()
 
 
 def _be_api(settings: Settings, start: Start) -> None:

@@ -20,7 +20,7 @@ _USAGE: Final = 2
 
 @click.group
 def command() -> None:
-    """Rename a channel, replace its device, or give the device another purpose.
+    """Rename, replace or repurpose a channel.
 
     These are three different things. A channel is a device under the name that the configuration gives it,
     source/device. Its register goes on when it is renamed or when its device is replaced; it ends when the device

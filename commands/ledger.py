@@ -28,7 +28,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 @click.group
 def command() -> None:
-    """Show the registers of energy and what happened to them; repair them, and take repairs back."""
+    """Show and mend the registers of energy."""
 
 
 @command.command(short_help="Show every register, or those of one channel.")

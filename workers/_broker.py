@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final, Generic, NamedTuple, TypeVar
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from config.settings import Port, SourceTable
 from mqtt_helper import MOST_TOPIC_BYTES, BrokerDown, Connection, Message, Will
@@ -241,6 +241,13 @@ def may_be_booked(reading: Reading, arrived: Arrived) -> bool:
     origin = reading.origin
     numbered, dated = bool(origin and origin.boot), bool(origin and origin.time_ns)
     return (numbered or not arrived.repeated) and (dated or arrived.fresh)
+
+
+def as_it_came(reading: Reading, arrived: Arrived) -> Reading:
+    """Say of a reading whether it waited on the way, so that nobody takes it for new if its date is not believed."""
+    if arrived.fresh or reading.origin is None:
+        return reading
+    return structs.replace(reading, origin=structs.replace(reading.origin, late=True))
 
 
 def matches(topic_filter: str, topic: str) -> bool:

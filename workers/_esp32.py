@@ -60,7 +60,7 @@ def decode(payload: bytes, devices: Mapping[str, Device], now_ns: int, source: s
     >>> reading.at_ns, reading.values
     (3000000, {'pulses': 91234, 'device_energy_wh': 114042.5, 'power_w': 1500.0})
     >>> reading.origin
-    Origin(boot='a1b2', sequence=7, time_ns=0)
+    Origin(boot='a1b2', sequence=7, time_ns=0, late=False)
     >>> decode(b'{"device": "esp32-meter", "pulses": 7}', meter, 0, "meter")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...

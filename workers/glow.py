@@ -34,7 +34,7 @@ from msgspec import Meta, structs
 from config.settings import DeviceTable
 from reading import Origin, Reading
 from workers import Source, SourceError
-from workers._broker import Arrived, BrokerTable, Listener, Routes, bad_topic, may_be_booked, shown
+from workers._broker import Arrived, BrokerTable, Listener, Routes, as_it_came, bad_topic, may_be_booked, shown
 from workers._glow import MAX_POWER_W, Announced, Meter, News, decode_cloud, decode_local, joined
 from workers._json import Refused
 
@@ -213,7 +213,7 @@ class Glow(Source):
         if not may_be_booked(reading, arrived):
             self.refused["stale"] += 1
             return []
-        return [reading]
+        return [as_it_came(reading, arrived)]
 
     def _is_its_display(self, tap: _Tap, announced: Announced, arrived: Arrived) -> bool:
         """Whether it is clear whose registers these are: two meters in one series would be energy out of nothing."""

@@ -38,7 +38,7 @@ from msgspec import Meta
 
 from reading import Reading
 from workers import Source
-from workers._broker import Arrived, BrokerTable, Listener, Routes, bad_topic, may_be_booked, shown
+from workers._broker import Arrived, BrokerTable, Listener, Routes, as_it_came, bad_topic, may_be_booked, shown
 from workers._dialects import Device, Dialect, dialect_of
 from workers._json import Refused
 
@@ -155,7 +155,7 @@ class Mqtt(Source):
             self._note_presence(dialect, online=said.online)
         elif arrived.retained:
             refused["stale"] += 1
-        sound = [reading for reading in said.readings if may_be_booked(reading, arrived)]
+        sound = [as_it_came(reading, arrived) for reading in said.readings if may_be_booked(reading, arrived)]
         if len(sound) < len(said.readings):
             refused["stale"] += 1
             if self._listener.is_unfenced:

@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
 
+from config.prices import Prices
+from config.settings import ChannelTable, TariffTable
 from reading import Origin, Reading
+from tariff import Tariff
 from writer.clock import WallClock
 from writer.errands import Clerk, Now
-from writer.ledger import Booking, Channel, Entry, Gap, copy_of, new_channel
+from writer.ledger import Booking, Channel, Entry, Gap, Terms, copy_of, new_channel
 from writer.outbox import Intake, Outbox
-from writer.register import Kind, Moment, elapsed_ns
+from writer.register import Kind, Moment, Rules, elapsed_ns
+from writer.states import StateRules
 
 _MOST_CLAIMED_AGE_NS: Final = 24 * 3600 * 10**9
+_MOST_WAITED_NS: Final = 31 * 24 * 3600 * 10**9  # in the queue of a broker
 _GAP_NS: Final = 300 * 10**9  # "no gap of more than five minutes" is what an audit proves
 
 
 class Derivation:
     """Works on what the next commit takes in, and changes nothing that is committed."""
 
-    def __init__(self, outbox: Outbox, clock: WallClock) -> None:
+    def __init__(self, outbox: Outbox, clock: WallClock, terms: Mapping[str, Terms]) -> None:
+        """`terms` is what the owner says of channels, by source/device."""
         self._outbox = outbox
         self._clock = clock
-        self._booking = Booking({})
+        self._booking = Booking(terms)
 
     def derived(self, source: str, reading: Reading, intake: Intake) -> Iterator[Reading]:
         """Yield a reading with its date and its registers, behind the estimates that it brings to light."""
         boot = ""
         if reading.origin:
             boot = reading.origin.boot
-            reading = _dated(reading, reading.origin, self._clock)
+            dated = _dated(reading, reading.origin, self._clock)
+            if dated is None:
+                intake.undated += 1
+                return iter(())
+            reading = dated
         key = f"{source}/{reading.device}"
         channel = intake.channels.get(key)
         if channel is None:
@@ -69,15 +79,41 @@ class Derivation:
         return copy_of(ancestor)
 
 
+def terms_of(
+    channels: Mapping[str, ChannelTable],
+    tariffs: Mapping[str, TariffTable],
+    prices: Mapping[str, Prices],
+    timezone: str,
+) -> dict[str, Terms]:
+    """Return what the configuration says of channels, as the ledger wants it."""
+    contracts = {name: Tariff.of(table, timezone, prices) for name, table in tariffs.items()}
+    return {
+        name: Terms(
+            Rules(table.rated_power_w, round(table.max_gap_s * 1e9)),
+            StateRules(table.states, table.thresholds_w, table.hysteresis_w, round(table.dwell_s * 1e9))
+            if table.states
+            else None,
+            contracts.get(table.tariff),
+        )
+        for name, table in channels.items()
+    }
+
+
 def _is_a_gap(silent_ns: int | None) -> bool:
     return silent_ns is None or silent_ns > _GAP_NS
 
 
-def _dated(reading: Reading, origin: Origin, clock: WallClock) -> Reading:
-    """Take the device's own date where it can be true: not in the future, and within a day."""
+def _dated(reading: Reading, origin: Origin, clock: WallClock) -> Reading | None:
+    """Take the device's own date where it can be true: not in the future, and within a day.
+
+    What waited on the way may be older, and without a date that is believed it is None: it would stand there as new.
+    """
     at_ns = reading.at_ns
+    believed = False
     if origin.time_ns and clock.trusted:
         age_ns = at_ns + clock.offset_ns - origin.time_ns
-        if 0 < age_ns < _MOST_CLAIMED_AGE_NS:
-            at_ns -= age_ns
+        believed = 0 < age_ns < (_MOST_WAITED_NS if origin.late else _MOST_CLAIMED_AGE_NS)
+        at_ns -= age_ns if believed else 0
+    if origin.late and not believed:
+        return None
     return msgspec.structs.replace(reading, at_ns=at_ns, origin=None)

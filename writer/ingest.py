@@ -15,20 +15,22 @@ import signal
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
 from channel import Receiver, Report, decode_report
-from config.settings import ClockRules, OutputTable, Site
+from config.prices import Prices
+from config.settings import ChannelTable, ClockRules, OutputTable, Site, TariffTable
 from config.settings import Writer as WriterTable
 from reading import Origin, Reading
-from vitals import Row
+from vitals import Board, Row
 from writer import Memo, Output, output_class
 from writer.clock import WallClock
 from writer.delivery import Delivery
-from writer.derive import Derivation
-from writer.outbox import Intake, Stamp, Watermark
+from writer.derive import Derivation, terms_of
+from writer.lookout import Lookout
+from writer.outbox import Intake, Stamp, Watermark, balance
 from writer.repeats import digest, with_message
 from writer.rows import HELD, RESTAMPED, SYNCED, UNSYNCED
 from writer.salvage import open_outbox
@@ -52,13 +54,21 @@ class WriterPlan:
     writer: WriterTable
     clock: ClockRules
     outputs: Mapping[str, OutputTable]
+    channels: Mapping[str, ChannelTable] = field(default_factory=dict)  # by source/device
+    tariffs: Mapping[str, TariffTable] = field(default_factory=dict)
+    prices: Mapping[str, Prices] = field(default_factory=dict)
 
 
 class Ingest:
     """One loop, one thread: receive, commit, consume, tell the outputs."""
 
     def __init__(
-        self, plan: WriterPlan, receivers: Sequence[Receiver], vitals: Row, output_vitals: Mapping[str, Row]
+        self,
+        plan: WriterPlan,
+        receivers: Sequence[Receiver],
+        vitals: Row,
+        output_vitals: Mapping[str, Row],
+        board: Board | None = None,
     ) -> None:
         self._parent = os.getppid()
         self._stopping = False
@@ -81,8 +91,10 @@ class Ingest:
             vitals.add("salvages")
         self._outbox.serve(plan.outputs)
         self._held = self._outbox.held
-        self._derivation = Derivation(self._outbox, self._clock)
-        self._intake = Intake()
+        terms = terms_of(plan.channels, plan.tariffs, plan.prices, plan.site.timezone)
+        self._derivation = Derivation(self._outbox, self._clock, terms)
+        self._lookout = Lookout(board, vitals, output_vitals, self._clock)
+        self._intake = Intake(events=[*self._lookout.begin(self._outbox.logbook, salvage)])
         self._urgent = False  # a report asked for an early commit
         self._commit_at_s: float | None = None  # monotonic; None while there is nothing to commit
         self._retry_at_s = 0.0  # after a commit that failed: not before
@@ -123,6 +135,7 @@ class Ingest:
         if self._held and self._stamp_state() != HELD:
             self._date_held()
         self._urgent |= self._derivation.do_errands(self._intake)
+        self._intake.events += self._lookout.look()
         if self._commit_is_due():
             self._commit()
         self._publish()
@@ -187,6 +200,7 @@ class Ingest:
             self._vitals.add("duplicates", len(report.readings))
             return
         self._intake.watermarks[report.stream] = number
+        self._intake.events += self._lookout.missing(report.stream, last, number)
         self._urgent |= report.urgent
         readings = self._intake.readings.setdefault(report.stream, [])
         before = len(readings)
@@ -252,6 +266,8 @@ class Ingest:
         if stamp.clock == UNSYNCED:
             self._vitals.add("unsynced", self._intake.count)
         self._vitals.add("accepted", self._intake.count)
+        self._vitals.add("gaps", len(self._intake.gaps))
+        self._vitals.add("undated", self._intake.undated)
         self._vitals.add("commits")
         self._vitals["last_commit_ns"] = time.monotonic_ns()
         self._intake = Intake()
@@ -292,6 +308,7 @@ class Ingest:
     def _drain(self, deliver_within_s: float = _LEAVE_S) -> None:
         """Take what the channels still have. Without a parent nobody else will: then until every worker is gone."""
         orphaned = os.getppid() != self._parent
+        self._intake.events += self._lookout.end(orphaned=orphaned)
         deadline_s = time.monotonic() + _LEAVE_S
         while True:
             self._vitals.beat()
@@ -316,7 +333,7 @@ class Ingest:
             time.sleep(0.01)
         for delivery in self._deliveries:
             delivery.leave()
-        if any(delivery.changed for delivery in self._deliveries):
+        if self._intake.events or any(delivery.changed for delivery in self._deliveries):
             self._commit()
         self._publish()
 
@@ -339,21 +356,13 @@ class Ingest:
             row = self._output_vitals[delivery.output]
             with delivery.lock:
                 progress, _, _ = delivery.snapshot()
-            account = self._outbox.accounts[delivery.output]
+            account = balance(progress, self._outbox.accounts[delivery.output])
             row["state"] = delivery.state
             row["accepted"] = account.accepted
-            row["delivered"] = progress.delivered
-            row["dropped_refused"] = progress.refused
-            row["dropped_quota"] = account.quota
-            row["dropped_damage"] = account.lost + progress.damaged
-            row["pending"] = (
-                account.accepted
-                - progress.delivered
-                - progress.refused
-                - progress.damaged
-                - account.quota
-                - account.lost
-            )
+            row["delivered"] = account.delivered
+            for reason, count in account.dropped.items():
+                row[f"dropped_{reason}"] = count
+            row["pending"] = account.pending
             row["failures"] = delivery.failures
             row["newest_delivered_utc_ns"] = delivery.newest_delivered_utc_ns
             row["oldest_pending_utc_ns"] = delivery.oldest_pending_utc_ns

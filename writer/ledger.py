@@ -8,12 +8,15 @@ that was not plainly right is kept as an entry, with what it was taken for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from reading import Quality, Reading, Value
+from tariff import Tariff
+from writer.cost import Cost, Undated, add
 from writer.register import (
     UWH,
     Counter,
@@ -25,6 +28,7 @@ from writer.register import (
     follow,
     integrate,
 )
+from writer.states import State, StateRules, look
 
 _SPREAD_STEP_NS: Final = 300 * 10**9  # what was counted while nobody looked is spread in points so far apart
 _MOST_SPREAD: Final = 100
@@ -66,6 +70,8 @@ class Channel(Struct, array_like=True):
     seen: Moment = Moment()  # the newest reading
     device_boot: str = ""  # what the device calls its own run
     replaced: bool = False  # the owner says that the next counter is another one
+    state: State | None = None
+    cost: Cost | None = None
 
     def register(self, metric: str) -> Register:
         return self.energy_wh if metric == "energy_wh" else self.energy_export_wh
@@ -111,12 +117,24 @@ def copy_of(channel: Channel) -> Channel:
     return _decode(_encode(channel))
 
 
+_USUAL_RULES: Final = Rules()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the owner says of a channel: what is plausible, what its states are, what its energy costs."""
+
+    rules: Rules = _USUAL_RULES
+    states: StateRules | None = None
+    tariff: Tariff | None = None
+
+
 class Booking:
     """Books readings on channels; what it changes are the copies that it was given."""
 
-    def __init__(self, rules: Mapping[str, Rules]) -> None:
-        self._rules = rules
-        self._usual = Rules()
+    def __init__(self, terms: Mapping[str, Terms]) -> None:
+        self._terms = terms
+        self._usual = Terms()
 
     def book(
         self,
@@ -139,7 +157,8 @@ class Booking:
             channel.seen = moment
             yield reading
             return
-        rules = self._rules.get(name, self._usual)
+        terms = self._terms.get(name, self._usual)
+        rules = terms.rules
         values = dict(reading.values)
         steps: dict[str, Step] = {}
         restarted = _restarted(channel, device_boot)
@@ -159,8 +178,14 @@ class Booking:
         if channel.replaced and (steps or not channel.counted):
             channel.replaced = False
         power_w = values.get("power_w")
-        if not channel.counted and power_w is not None and not isinstance(power_w, str):
-            _flow(channel, round(power_w * 1e6), moment, rules, values)
+        if power_w is not None and not isinstance(power_w, str):
+            if not channel.counted:
+                steps = _flow(channel, round(power_w * 1e6), moment, rules, values)
+            if terms.states and "state" not in values:
+                channel.state = look(channel.state, power_w, moment, terms.states)
+                values["state"] = terms.states.names[channel.state.level]
+        if terms.tariff and steps:
+            _price(channel, terms.tariff, steps, moment, values)
         yield from _spread(channel, reading, steps)
         _tell_face_and_debt(channel.energy_wh, values)
         channel.seen = moment
@@ -185,17 +210,35 @@ def _count(
     return step
 
 
-def _flow(channel: Channel, power_uw: int, moment: Moment, rules: Rules, values: dict[str, Value]) -> None:
+def _flow(channel: Channel, power_uw: int, moment: Moment, rules: Rules, values: dict[str, Value]) -> dict[str, Step]:
     """Book the area under the power."""
+    steps = {}
     if channel.power is None:
         channel.power = Power(power_uw, moment)
     else:
-        imported_uwh, exported_uwh = integrate(channel.power, power_uw, moment, rules)
-        channel.energy_wh.book(imported_uwh)
-        channel.energy_export_wh.book(exported_uwh)
+        since = channel.power.seen
+        flowed = integrate(channel.power, power_uw, moment, rules)
+        for metric, uwh in zip(REGISTERS, flowed, strict=True):
+            channel.register(metric).book(uwh)
+            steps[metric] = Step(uwh, since=since)
     values["energy_wh"] = channel.energy_wh.told_uwh / UWH
     if channel.energy_export_wh.told_uwh:
         values["energy_export_wh"] = channel.energy_export_wh.told_uwh / UWH
+    return steps
+
+
+def _price(
+    channel: Channel, tariff: Tariff, steps: Mapping[str, Step], moment: Moment, values: dict[str, Value]
+) -> None:
+    """Add what the booked energy costs; nothing is said while the price of some of it is not known."""
+    if channel.cost is None:
+        channel.cost = Cost()
+    bought, sold = steps.get("energy_wh"), steps.get("energy_export_wh")
+    since = (bought or sold or Step()).since
+    in_uwh, out_uwh = (step.booked_uwh if step else 0 for step in (bought, sold))
+    add(channel.cost, tariff, Undated(since if since.boot else moment, moment, in_uwh, out_uwh))
+    if channel.cost.complete:
+        values["cost"] = float(channel.cost.total)
 
 
 def _spread(channel: Channel, reading: Reading, steps: Mapping[str, Step]) -> Iterator[Reading]:

@@ -21,8 +21,10 @@ from msgspec import Struct
 from reading import Reading
 from writer.books import BOOKS, Books
 from writer.ledger import Channel, Entry, Gap
+from writer.logbook import LOGBOOK, Balance, Event, Logbook, Loss, Span, refused_spans, span_of
 from writer.repeats import Seen
-from writer.rows import HELD, UNSYNCED, Row, only_counters, pack, unpack
+from writer.reserve import reserve
+from writer.rows import HELD, SYNCED, UNSYNCED, Row, only_counters, pack, unpack
 
 log = logging.getLogger("writer.outbox")
 
@@ -87,6 +89,11 @@ class Account(Struct, array_like=True):
     lost: int = 0  # readings missing after damage to the file
 
 
+def balance(progress: Progress, account: Account) -> Balance:
+    done = (progress.delivered, progress.refused, progress.damaged)
+    return Balance(account.accepted, *done, account.quota, account.lost)
+
+
 @dataclass(slots=True)
 class Intake:
     """What one commit takes in."""
@@ -97,6 +104,8 @@ class Intake:
     channels: dict[str, Channel] = field(default_factory=dict)  # of the ledger, as they are after this
     entries: list[Entry] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+    undated: int = 0  # readings that waited on the way, nobody knows for how long
+    events: list[Event] = field(default_factory=list)  # for the logbook
     heirs: dict[str, str] = field(default_factory=dict)  # of channels that are renamed: the new name, the old one
     retired: set[str] = field(default_factory=set)  # channels whose heir has taken over
     answers: dict[int, str] = field(default_factory=dict)  # to errands
@@ -104,7 +113,7 @@ class Intake:
     count: int = 0  # readings
 
     def __bool__(self) -> bool:
-        return bool(self.watermarks or self.dead_letters or self.answers)
+        return bool(self.watermarks or self.dead_letters or self.answers or any(one.presses for one in self.events))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +132,10 @@ class Outbox:
         self.path = path
         self._quota_bytes = quota_bytes
         self._connection = connect(path)
-        self._connection.executescript(SCHEMA + BOOKS)
+        self._connection.executescript(SCHEMA + BOOKS + LOGBOOK)
         self.books = Books(self._connection)
-        self._reserve(reserve_bytes)
+        self.logbook = Logbook(self._connection)
+        reserve(self._connection, parts(path)[:2], reserve_bytes)
         state = dict(self._connection.execute("SELECT key, value FROM state"))
         self.bytes = self._number("SELECT sum(length(body)) FROM row")
         self.watermarks = _states(state, "stream/", Watermark)
@@ -134,10 +144,11 @@ class Outbox:
         self.heirs = _states(state, "heir/", str)
         self.progress = _states(state, "output/", Progress)  # as last committed; the outputs' threads have newer
         self.accounts = _states(state, "account/", Account)
+        self.balances: dict[str, Balance] = {}  # as last committed, of all that are served
         # The newest row there ever was. Damage may have taken one of its traces, and a number must never be used twice:
         # an output that is beyond it would take the new row for done.
         heads = _states(state, "head", int)
-        fronts = [progress.front for progress in self.progress.values()]
+        fronts = (progress.front for progress in self.progress.values())
         self.head = max(heads.get("", 0), self._number("SELECT max(id) FROM row"), *fronts)
         self._forgot_places = not heads  # either there was no commit yet, or the state was lost to damage
 
@@ -154,6 +165,7 @@ class Outbox:
                 self._connection.execute("DELETE FROM state WHERE key IN (?, ?)", (f"output/{gone}", f"account/{gone}"))
                 self.progress.pop(gone, None)
                 self.accounts.pop(gone, None)
+                self.logbook.forget(gone)
             for name in outputs:
                 start = 0 if self._forgot_places or name in self.accounts else self.head
                 progress = self.progress.setdefault(name, Progress(front=start))
@@ -161,6 +173,7 @@ class Outbox:
                 self._settle(name, progress, account)
                 self._put(f"output/{name}", progress)
                 self._put(f"account/{name}", account)
+                self.balances[name] = balance(progress, account)
 
     def commit(
         self, intake: Intake, stamp: Stamp, progress: Mapping[str, Progress], busy: Sequence[tuple[int, int]] = ()
@@ -171,6 +184,7 @@ class Outbox:
         """
         head, size = self.head, self.bytes
         accounts = {name: msgspec.structs.replace(self.accounts[name]) for name in progress}
+        spans = {(name, "refused"): span for name, span in refused_spans(intake.dead_letters).items()}
         with self._transaction():
             for body, count in pack(intake.readings):
                 head += 1
@@ -183,25 +197,23 @@ class Outbox:
                 account.accepted += intake.count
             size -= self._forget(min((done.behind for done in progress.values()), default=head))
             if size > self._quota_bytes:
-                size -= self._make_room(size - self._quota_bytes * 9 // 10, progress, accounts, busy)
+                size -= self._make_room(size - self._quota_bytes * 9 // 10, progress, accounts, busy, spans)
             self._put("head", head)
-            for stream, watermark in intake.watermarks.items():
-                self._put(f"stream/{stream}", watermark)
-            for key, boots in intake.boots.items():
-                self._put(f"boots/{key}", boots)
-            for key, channel in intake.channels.items():
-                self._put(f"ledger/{key}", channel)
-            for new, old in intake.heirs.items():
-                self._put(f"heir/{new}", old)
+            states: dict[str, Mapping[str, object]] = {"stream": intake.watermarks, "boots": intake.boots}
+            states |= {"ledger": intake.channels, "heir": intake.heirs, "output": progress, "account": accounts}
+            for kind, those in states.items():
+                for key, value in those.items():
+                    self._put(f"{kind}/{key}", value)
             gone = [f"ledger/{old}" for old in intake.retired] + [f"heir/{new}" for new in self._settled_heirs(intake)]
             self._connection.executemany("DELETE FROM state WHERE key = ?", [(key,) for key in gone])
             self.books.enter(intake.entries)
             self.books.put_answers(intake.answers)
-            for name, done in progress.items():
-                self._put(f"output/{name}", done)
-                self._put(f"account/{name}", accounts[name])
             self._bury(intake.dead_letters)
+            after = {name: balance(done, accounts[name]) for name, done in progress.items()}
+            when = (stamp.boot, stamp.offset_ns, stamp.clock == SYNCED)
+            self.logbook.keep(when, intake.events, intake.gaps, self.balances, after, spans=spans)
         self.head, self.bytes = head, size
+        self.balances.update(after)
         self.accounts.update(accounts)
         self.progress.update(progress)
         self.watermarks.update(intake.watermarks)
@@ -252,10 +264,10 @@ class Outbox:
 
     def _settle(self, name: str, progress: Progress, account: Account) -> None:
         """Make the account agree with the rows that are there: after damage to the file it may not."""
-        known = progress.delivered + progress.refused + progress.damaged + account.quota + account.lost
-        missing = account.accepted - known - self.pending(progress)
+        missing = balance(progress, account).pending - self.pending(progress)
         if missing > 0:
             account.lost += missing
+            self.logbook.lose(Loss(name, "damage", 0, missing, 0, 0))
             log.error("%d readings for output %s are gone: the outbox was damaged", missing, name)
         elif missing < 0:
             account.accepted -= missing
@@ -271,6 +283,7 @@ class Outbox:
         progress: Mapping[str, Progress],
         accounts: Mapping[str, Account],
         busy: Sequence[tuple[int, int]],
+        spans: dict[tuple[str, str], Span],
     ) -> int:
         """Drop the oldest raw values first, then the oldest rows whole; return the bytes that were freed.
 
@@ -284,7 +297,8 @@ class Outbox:
                     return freed
                 if any(after < row <= upto for after, upto in busy):
                     continue
-                count, body = self._connection.execute("SELECT count, body FROM row WHERE id = ?", (row,)).fetchone()
+                query = "SELECT count, body, offset_ns FROM row WHERE id = ?"
+                count, body, offset_ns = self._connection.execute(query, (row,)).fetchone()
                 new_body, left = only_counters(body) if raw else (b"", 0)
                 if left:
                     self._connection.execute(
@@ -296,6 +310,7 @@ class Outbox:
                 for name, done in progress.items():
                     if done.owes(row):
                         accounts[name].quota += count - left
+                        spans[name, "quota"] = spans.get((name, "quota"), Span()) | span_of(body, offset_ns)
         return freed
 
     def _bury(self, dead_letters: Sequence[tuple[str, str, bytes]]) -> None:
@@ -308,23 +323,7 @@ class Outbox:
             )
 
     def _settled_heirs(self, intake: Intake) -> list[str]:
-        known = self.heirs | intake.heirs
-        return [new for new, old in known.items() if old in intake.retired]
-
-    def _reserve(self, reserve_bytes: int) -> None:
-        """Own some free pages, and a write-ahead log as long, so that a full disk does not stop the commits at once."""
-        database, log_file, _ = parts(self.path)
-        missing = reserve_bytes - min(part.stat().st_size if part.exists() else 0 for part in (database, log_file))
-        if missing <= 0:
-            return
-        try:
-            with self._transaction():
-                self._connection.execute("CREATE TABLE reserve (space BLOB)")
-                self._connection.execute("INSERT INTO reserve VALUES (zeroblob(?))", (missing,))
-                self._connection.execute("DROP TABLE reserve")
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except sqlite3.OperationalError as error:
-            log.warning("no room to reserve %d MB for the outbox: %s", reserve_bytes // 1_000_000, error)
+        return [new for new, old in (self.heirs | intake.heirs).items() if old in intake.retired]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

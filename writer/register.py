@@ -57,6 +57,9 @@ class Moment(NamedTuple):
     utc_ns: int = 0
 
 
+NEVER: Final = Moment()
+
+
 def elapsed_ns(first: Moment, then: Moment) -> int | None:
     """Return how long after `first` it was `then`; None where two boots lie between and a date is missing.
 
@@ -111,6 +114,7 @@ class Step:
     after_uwh: int = 0
     believed: bool = True  # False: it waits for more readings
     gap_ns: int = 0  # nobody read the counter for so long, and it went on
+    since: Moment = NEVER  # when the counter had last been believed
 
 
 def follow(
@@ -120,6 +124,13 @@ def follow(
 
     `restarted`: the device itself says that it began anew; `replaced`: its owner says that it is another one.
     """
+    since = counter.seen
+    step = _follow(counter, value_uwh, moment, rules, restarted=restarted, replaced=replaced)
+    step.since = since
+    return step
+
+
+def _follow(counter: Counter, value_uwh: int, moment: Moment, rules: Rules, *, restarted: bool, replaced: bool) -> Step:
     since_ns = elapsed_ns(counter.seen, moment)
     before_uwh = counter.value_uwh
     if replaced:

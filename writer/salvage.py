@@ -6,17 +6,19 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from writer.books import BOOKS
+from writer.logbook import COPIES, LOGBOOK
 from writer.outbox import SCHEMA, Outbox, connect, parts
 from writer.rows import MOST_READINGS_A_ROW
 
 log = logging.getLogger("writer.salvage")
 
+_TABLES: Final = SCHEMA + BOOKS + LOGBOOK
 _COLUMNS: Final = "id, boot, offset_ns, clock, raw, count, body"
 # What every row of ours is, whatever the damage has made of it.
 _OURS: Final = (
@@ -87,8 +89,21 @@ def _damage(path: Path) -> str:
                 query = f"SELECT id FROM row WHERE id < 1 OR ({_OURS}) IS NOT TRUE LIMIT 1"  # noqa: S608 - constants
                 if foreign := connection.execute(query).fetchone():
                     return f"row {foreign[0]} is none of ours"
+            return _strange_table(connection, tables)
     except _UNREADABLE as error:
         return _blame(error, path)
+
+
+def _strange_table(connection: sqlite3.Connection, tables: Set[str]) -> str:
+    """Say which table of ours has columns of other names, if any: whatever asks for one of them would fail."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(_TABLES)
+        for (table,) in model.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"):
+            columns = "SELECT name FROM pragma_table_info(?)"
+            if table in tables and list(connection.execute(columns, (table,))) != list(
+                model.execute(columns, (table,))
+            ):
+                return f"the table {table} is none of ours"
     return ""
 
 
@@ -121,7 +136,7 @@ def _take_over(damaged: Path, rescued: Path) -> int:
     for part in parts(rescued):
         part.unlink(missing_ok=True)  # of a salvage that was killed
     with contextlib.closing(connect(rescued)) as new:
-        new.executescript(SCHEMA + BOOKS)
+        new.executescript(_TABLES)
         new.execute("BEGIN IMMEDIATE")
         try:
             with contextlib.closing(_connect_to_read(damaged)) as old:
@@ -130,6 +145,9 @@ def _take_over(damaged: Path, rescued: Path) -> int:
                         new.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
                 for entry in _readable(old, "SELECT * FROM entry"):
                     new.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entry)
+                for query, insertion in COPIES.items():
+                    for noted in _readable(old, query):
+                        new.execute(insertion, noted)
                 for row in _readable_rows(old):
                     new.execute("INSERT OR IGNORE INTO row VALUES (?, ?, ?, ?, ?, ?, ?)", row)
                     rows += 1

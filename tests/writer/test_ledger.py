@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reading import Quality, Reading
-from writer.ledger import Booking, Channel, Entry, copy_of, new_channel
+from writer.ledger import Booking, Channel, Entry, Terms, copy_of, new_channel
 from writer.register import UWH, Kind, Moment, Rules
 
 SECOND = 10**9
@@ -14,10 +14,10 @@ SECOND = 10**9
 class Meter:
     """One channel, read by the writer."""
 
-    def __init__(self, rules: Rules | None = None) -> None:
+    def __init__(self, terms: Terms | None = None) -> None:
         self.channel: Channel = new_channel()
         self.entries: list[Entry] = []
-        self.booking = Booking({"roof/pv": rules} if rules else {})
+        self.booking = Booking({"roof/pv": terms} if terms else {})
 
     def reads(
         self, at_s: float, *, boot: str = "", quality: Quality = Quality.MEASURED, **values: Any
@@ -132,7 +132,7 @@ def test_a_meter_that_was_replaced_goes_on_from_where_the_register_is() -> None:
 
 
 def test_the_rated_power_of_a_channel_guards_it() -> None:
-    meter = Meter(Rules(rated_power_w=2000.0))
+    meter = Meter(Terms(Rules(rated_power_w=2000.0)))
     meter.reads(0, device_energy_wh=1000.0)
     assert "energy_wh" not in meter.last(10, device_energy_wh=1200.0)
 
