@@ -58,7 +58,7 @@ views = ["meter/house", "meter/shed + demo/fridge"]
         ("[channels.metre.house]", "there is no source 'metre'; did you mean \"meter\""),
         ("[channels.meter.huose]", "source meter has no device 'huose'; did you mean \"house\""),
         ("[channels.meter]\nhouse = 3", "[channels.meter]: expected [channels.<source>.<device>]"),
-        ("[channels.meter.house]\nrated_power = 3", "unknown key; did you mean \"rated_power_w\""),
+        ("[channels.meter.house]\nrated_power = 3", 'unknown key; did you mean "rated_power_w"'),
         ('[channels.meter.house]\ntariff = "mian"', "there is no [tariffs.mian]; did you mean"),
         ('[channels.meter.house]\nstates = ["on"]\nthresholds_w = [5]', "1 thresholds lie between 2 states"),
         ('[channels.meter.house]\nstates = ["a", "b c"]\nthresholds_w = [5]', "no name of a state"),
