@@ -1,0 +1,183 @@
+"""How readings and buckets lie on the disk: columns of small differences, packed.
+
+A meter says 86.5 and then 86.7, not 17 digits. So a column of numbers is kept as whole tenths, hundredths, … wherever
+that gives back the very same numbers, each as its difference to the one before it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from itertools import accumulate
+from operator import sub
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from history.buckets import REGISTER, TEXT, Bucket, Point
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+_SCALES: Final = (1, 10, 100, 1000, 10_000, 1_000_000)
+_MOST_SCALED: Final = 2**53  # beyond it a float has no fractions
+
+Span = tuple[int, int]
+
+
+class Entry(Struct, frozen=True, array_like=True):
+    """One record in the journal: `values[i]` belongs to `series[i]`."""
+
+    time_ns: int
+    flags: int
+    series: list[int]
+    values: list[float | int | str]
+
+
+class Batch(Struct, frozen=True, array_like=True):
+    """What one commit brought: the numbers of the outbox's rows, first and last of each run, and their records."""
+
+    rows: list[Span]
+    entries: list[Entry]
+
+
+encode_batch = _encode
+decode_batch = msgspec.msgpack.Decoder(Batch).decode
+
+
+def encode_points(points: Sequence[Point]) -> bytes:
+    """Pack points, given in the order of time."""
+    times, values, flags = zip(*points, strict=True)
+    texts: list[str] = []
+    if isinstance(values[0], str):
+        texts = sorted(set(values))
+        number = {text: index for index, text in enumerate(texts)}
+        values = tuple(number[value] for value in values)
+    return _pack([_differences(_differences(times)), _numbers(values), _same(flags), texts])
+
+
+def decode_points(body: bytes) -> list[Point]:
+    """Give back the very same points.
+
+    >>> points = [(10, 86.5, 0), (20, 86.7, 0), (31, 0.1, 1)]
+    >>> decode_points(encode_points(points)) == points
+    True
+    """
+    times, values, flags, texts = _unpack(body)
+    numbers = _plain_numbers(values)
+    said = [texts[int(number)] for number in numbers] if texts else numbers
+    return list(zip(accumulate(accumulate(times)), said, _each(flags, len(said)), strict=True))
+
+
+def encode_buckets(buckets: Sequence[Bucket], start_ns: int, width_ns: int, kind: int) -> bytes:
+    """Pack the buckets of the hour that begins at `start_ns`."""
+    present = sum(1 << ((bucket.start_ns - start_ns) // width_ns) for bucket in buckets)
+    columns: list[Any] = [
+        present,
+        _same([bucket.n for bucket in buckets]),
+        _same([bucket.flags for bucket in buckets]),
+        _differences([bucket.last_ns - bucket.start_ns for bucket in buckets]),
+    ]
+    if kind == TEXT:
+        columns += [[bucket.total for bucket in buckets], [bucket.last for bucket in buckets]]
+        return _pack(columns)
+    # One after the other: they are near each other, so they share a scale and their differences are small.
+    columns.append(_numbers([v for bucket in buckets for v in (bucket.least, bucket.last, bucket.most)]))
+    if kind == REGISTER:
+        columns += [
+            _differences([bucket.first_ns - bucket.start_ns for bucket in buckets]),
+            _numbers([bucket.first for bucket in buckets]),
+            _same([bucket.fallen for bucket in buckets]),
+        ]
+    else:
+        columns.append(_whole([bucket.total for bucket in buckets]))
+    return _pack(columns)
+
+
+def decode_buckets(body: bytes, start_ns: int, width_ns: int, kind: int) -> list[Bucket]:
+    """Give back the very same buckets."""
+    present, counts, flags, last_times, *columns = _unpack(body)
+    starts = [start_ns + index * width_ns for index in range(present.bit_length()) if present >> index & 1]
+    size = len(starts)
+    rows: Any = zip(starts, _each(counts, size), _each(flags, size), accumulate(last_times), strict=True)
+    if kind == TEXT:
+        return [
+            Bucket(start, n, total, 0.0, 0.0, start + late, text, start + late, text, 0, flag)
+            for (start, n, flag, late), total, text in zip(rows, *columns, strict=True)
+        ]
+    numbers = _plain_numbers(columns[0])
+    leasts, lasts, mosts = numbers[::3], numbers[1::3], numbers[2::3]
+    if kind == REGISTER:
+        firsts = zip(accumulate(columns[1]), _plain_numbers(columns[2]), _each(columns[3], size), strict=True)
+        return [
+            Bucket(start, n, 0, least, most, start + early, first, start + late, last, fallen, flag)
+            for (start, n, flag, late), least, last, most, (early, first, fallen) in zip(
+                rows, leasts, lasts, mosts, firsts, strict=True
+            )
+        ]
+    return [
+        Bucket(start, n, total, least, most, start + late, last, start + late, last, 0, flag)
+        for (start, n, flag, late), least, last, most, total in zip(
+            rows, leasts, lasts, mosts, _plain_whole(columns[1]), strict=True
+        )
+    ]
+
+
+def _pack(columns: list[Any]) -> bytes:
+    return zlib.compress(_encode(columns))
+
+
+def _unpack(body: bytes) -> Any:
+    return _decode(zlib.decompress(body))
+
+
+def _numbers(values: Sequence[Any]) -> list[Any]:
+    """Pack numbers as [scale, differences], or as they are where no scale is exact.
+
+    >>> _numbers([86.5, 86.7, 86.4]), _numbers([1 / 3])
+    ([10, [865, 2, -3]], [0, [0.3333333333333333]])
+    """
+    for scale in _SCALES:
+        if abs(values[0]) * scale < _MOST_SCALED and round(values[0] * scale) / scale == values[0]:
+            scaled = [round(value * scale) for value in values]
+            if all(
+                number / scale == value and abs(number) < _MOST_SCALED
+                for number, value in zip(scaled, values, strict=True)
+            ):
+                return [scale, _differences(scaled)]
+    return [0, list(values)]
+
+
+def _plain_numbers(packed: list[Any]) -> list[float]:
+    scale, numbers = packed
+    return [number / scale for number in accumulate(numbers)] if scale else numbers
+
+
+def _whole(totals: Sequence[Any]) -> list[Any]:
+    """Pack amounts in millionths; those of a meter that shows tenths are all multiples of 100,000.
+
+    >>> _whole([200_000, 500_000]), _plain_whole([100_000, [2, 3]])
+    ([100000, [2, 3]], [200000, 500000])
+    """
+    if any(isinstance(total, float) for total in totals):
+        return [0, list(totals)]
+    unit = next(unit for unit in (1_000_000, 100_000, 10_000, 1000, 1) if not any(total % unit for total in totals))
+    return [unit, _differences([total // unit for total in totals])]
+
+
+def _plain_whole(packed: list[Any]) -> list[Any]:
+    unit, numbers = packed
+    return [number * unit for number in accumulate(numbers)] if unit else numbers
+
+
+def _differences(numbers: Sequence[int]) -> list[int]:
+    return [*numbers[:1], *map(sub, numbers[1:], numbers)]
+
+
+def _same(numbers: Sequence[int]) -> int | list[int]:
+    """Pack one number if all are the same, which counts and flags mostly are."""
+    return numbers[0] if len({*numbers}) == 1 else list(numbers)
+
+
+def _each(packed: int | list[int], size: int) -> list[int]:
+    return packed if isinstance(packed, list) else [packed] * size

@@ -1,0 +1,73 @@
+"""What a register rose in each of consecutive stretches of time; all of it, and nothing twice."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+
+import msgspec
+
+from history.buckets import REGISTER, Bucket, joined, micro
+
+
+def rises(
+    before: Bucket | None, stretches: Sequence[Bucket | None], after: Bucket | None, edges: Sequence[int]
+) -> list[int | None]:
+    """Return the millionths that a register rose from each edge to the next; None where nothing is known.
+
+    `before` and `after` are the nearest ones outside. What it rose from one reading to the next is spread evenly over
+    the time between them, so the sum over a gap is true however it is cut. A fall is no negative consumption.
+    """
+    found: list[int | None] = [None] * len(stretches)
+    known = [(place, bucket) for place, bucket in enumerate(stretches) if bucket]
+    row = [*([(-1, before)] if before else []), *known, *([(len(stretches), after)] if after else [])]
+    heights = [(micro(bucket.first), micro(bucket.last)) for _, bucket in row]
+    for (place, bucket), (low, high) in zip(row, heights, strict=True):
+        if 0 <= place < len(found):
+            found[place] = high - low + bucket.fallen
+    for ((place, last), (following, first)), ((_, high), (low, _)) in zip(
+        pairwise(row), pairwise(heights), strict=True
+    ):
+        step, since_ns, during_ns = max(0, low - high), last.last_ns, first.first_ns - last.last_ns
+        done = 0
+        for between in range(place, following):
+            share = step * (edges[between + 1] - since_ns) // during_ns if during_ns else step
+            if between >= 0:
+                found[between] = (found[between] or 0) + share - done
+            done = share
+        if following < len(found):
+            found[following] = (found[following] or 0) + step - done
+    return found
+
+
+def cut(bucket: Bucket, edges: Sequence[int]) -> list[Bucket]:
+    """Cut a register's bucket at the edges that lie within it, as if it had risen evenly from its first reading on."""
+    first, last = bucket.first_ns, bucket.last_ns
+    inner = edges[bisect_right(edges, first) : bisect_right(edges, last)]
+    if not inner:
+        return [bucket]
+    times = [first, *inner, last]
+    low, rise = micro(bucket.first), bucket.rise
+    heights = [bucket.first, *((low + rise * (time - first) // (last - first)) / 1e6 for time in inner)]
+    parts = [
+        Bucket(max(bucket.start_ns, start), 0, 0, bucket.least, bucket.most, start, height, end, following, 0, flags)
+        for start, end, height, following in zip(times, times[1:], heights, [*heights[1:], bucket.last], strict=False)
+        for flags in [bucket.flags]
+    ]
+    # The last part takes the fall, if there was one, so that what follows goes on from the last reading.
+    parts[-1] = msgspec.structs.replace(parts[-1], fallen=bucket.fallen)
+    parts[0] = msgspec.structs.replace(parts[0], n=bucket.n)
+    return parts
+
+
+def gathered(buckets: Sequence[Bucket], edges: Sequence[int], kind: int) -> list[Bucket | None]:
+    """Join the buckets from each edge to the next."""
+    if kind == REGISTER:
+        buckets = [part for bucket in buckets for part in cut(bucket, edges)]
+    groups: list[list[Bucket]] = [[] for _ in edges[1:]]
+    for bucket in buckets:
+        place = bisect_right(edges, bucket.start_ns) - 1
+        if 0 <= place < len(groups):
+            groups[place].append(bucket)
+    return [joined(group, kind, edges[place]) if group else None for place, group in enumerate(groups)]

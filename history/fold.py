@@ -1,0 +1,72 @@
+"""Folding: new points into what is known of an hour, and the coarser from the finer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from history.buckets import HOUR_NS, REGISTER, Bucket, Point, absorbed, buckets_of, coarser, joined, merged
+from history.codec import Entry
+from history.tables import FIVE_MINUTES, HALF_HOURS, MINUTES, RAW, WIDTH_NS, Series, State, Tables, lasting
+
+Tail = dict[int, dict[int, list[Point]]]  # by series and hour: points that are not folded yet
+
+
+class Hour(Struct, frozen=True):
+    """All that is known of one hour of one series; None is what is too old to be kept so fine, or never is."""
+
+    points: list[Point] | None
+    minutes: list[Bucket] | None
+    five_minutes: list[Bucket] | None
+    halves: list[Bucket] | None
+    whole: Bucket
+
+    def buckets(self, width: int) -> list[Bucket] | None:
+        return (None, self.minutes, self.five_minutes, self.halves, [self.whole])[width]
+
+
+def folded(tables: Tables, state: State, series: Series, hour: int, new: Iterable[Point]) -> Hour:
+    """Put new points of one hour to the old ones, at the finest width that is left, and join from there upwards."""
+    points = minutes = five_minutes = None
+    width, old = _finest(tables, state, series, hour)
+    if width == RAW:
+        points = merged(old, new)
+        minutes = buckets_of(points, WIDTH_NS[MINUTES], series.kind)
+        buckets = minutes
+    else:
+        buckets = absorbed(old, new, WIDTH_NS[width], series.kind)
+        minutes = buckets if width == MINUTES else None
+    if width <= FIVE_MINUTES:
+        five_minutes = coarser(buckets, WIDTH_NS[FIVE_MINUTES], series.kind)
+    finest = five_minutes or buckets
+    halves = coarser(finest, WIDTH_NS[HALF_HOURS], REGISTER) if series.kind == REGISTER else None
+    return Hour(points, minutes, five_minutes, halves, joined(halves or finest, series.kind, hour * HOUR_NS))
+
+
+def _finest(tables: Tables, state: State, series: Series, hour: int) -> tuple[int, Sequence[Any]]:
+    """Return the finest of what an hour is computed from.
+
+    Damage may have taken some of it. What is left is then a part of what is known, so it must not be computed from.
+    """
+    width = lasting(series.kind)
+    slots = HOUR_NS // WIDTH_NS[width]
+    lasting_rows = tables.rows(width, series.id, hour * slots, (hour + 1) * slots)
+    for finer in range(state.finest(hour, series.kind), HALF_HOURS):
+        kept = tables.points(series.id, hour) if finer == RAW else tables.buckets(finer, series, hour)
+        if kept or not lasting_rows:
+            return finer, kept
+    return width, lasting_rows
+
+
+def add_to(tail: Tail, entries: Iterable[Entry]) -> None:
+    """Sort what the journal holds."""
+    for entry in entries:
+        hour = entry.time_ns // HOUR_NS
+        for series, value in zip(entry.series, entry.values, strict=True):
+            tail.setdefault(series, {}).setdefault(hour, []).append(point_of(entry, value))
+
+
+def point_of(entry: Entry, value: float | int | str) -> Point:
+    return entry.time_ns, value if isinstance(value, str) else float(value), entry.flags
