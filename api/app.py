@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.health import reasons_not_ready, simulated
 from api.metrics import render
 from api.page import landing_page
+from api.reconciliations import ReconciliationCollector
 from api.snapshot import look
 from config.settings import Settings
 from vitals import Board, Row
@@ -27,6 +28,7 @@ def create_app(settings: Settings, board: Board) -> FastAPI:
     # FastAPI's own pages load their scripts from the internet, which a house without it does not have.
     app = FastAPI(title="wattherd", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_Count, row=board.claim("api", "api"))
+    compared = ReconciliationCollector(settings, lambda: look(board).utc_ns)
 
     # All of them are `async`: they run in the loop that beats, so that a request that hangs is noticed, and the
     # process needs no second thread.
@@ -48,8 +50,10 @@ def create_app(settings: Settings, board: Board) -> FastAPI:
 
     @app.api_route("/metrics", methods=_READ_ONLY)
     async def metrics() -> Response:
-        """Every number of the board, for Prometheus."""
-        return Response(render(board, settings.site.name), headers=_HEADERS, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        """Every number of the board, and what the history says of reconciliations, for Prometheus."""
+        return Response(
+            render(board, settings.site.name, compared), headers=_HEADERS, media_type=CONTENT_TYPE_PLAIN_0_0_4
+        )
 
     @app.api_route("/", methods=_READ_ONLY)
     async def page() -> Response:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from commands._configuration import chosen, config_option, read_or_exit
+from commands._learn_states import learn_states
 from commands._ledger import ask, channel_or_exit, local_time, opened, utc_ns_or_exit
 from commands._probe import leave
 from writer.errands import Errand, Repair, SetReading, Undo
@@ -29,6 +30,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 @click.group
 def command() -> None:
     """Show and mend the registers of energy."""
+
+
+command.add_command(learn_states)
 
 
 @command.command(short_help="Show every register, or those of one channel.")
@@ -83,7 +87,8 @@ def entries(channel: str | None, path: Path | None, *, whole: bool, as_json: boo
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in ("no.", "when", "channel", "booked kWh", "what"):
-        table.add_column(title, overflow="fold", justify="right" if title in ("no.", "booked kWh") else "left")
+        right = title in ("no.", "booked kWh")
+        table.add_column(title, overflow="fold", justify="right" if right else "left", no_wrap=title in ("no.", "when"))
     for number, entry in shown:
         table.add_row(
             str(number),
@@ -177,6 +182,8 @@ def _what(entry: Entry) -> str:
     'reset: 215700.000 → 4.000 kWh'
     """
     counter = f"{entry.before_uwh / UWH / 1000:.3f} → {entry.after_uwh / UWH / 1000:.3f} kWh"
+    if entry.kind is Kind.START:
+        counter = f"{entry.after_uwh / UWH / 1000:.3f} kWh"
     told = entry.note or (counter if entry.before_uwh or entry.after_uwh else "")
     return entry.kind.replace("_", " ") + (f": {told}" if told else "")
 

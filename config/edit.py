@@ -1,4 +1,4 @@
-"""Writes values of one device into a configuration file that its owner wrote, and leaves every other byte as it is."""
+"""Writes values of one device or channel into a configuration that its owner wrote, and leaves every other byte."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,8 @@ from config.lines import line_numbers
 
 _BYTE_ORDER_MARK: Final = "\ufeff"
 _MOST_BACKUPS: Final = 10_000
+
+Setting = float | list[float] | list[str]
 
 
 class EditError(Exception):
@@ -44,11 +46,29 @@ def set_device_values(file: Path, source: str, device: str, values: Mapping[str,
 
     The file is replaced in one step and keeps its mode; where it is a link, what it points to is. Raise `EditError`.
     """
+    return _rewritten(file, values, "before-calibration", lambda text: edited(text, source, device, values))
+
+
+def channel_holder(files: Sequence[Path], source: str, device: str) -> Path:
+    """Return the file that has the table of a channel; where there is none yet, the one that has its device."""
+    for file in files:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            tomllib.loads(_text(file))["channels"][source][device]
+            return file
+    return holder(files, source, device)
+
+
+def set_channel_values(file: Path, source: str, device: str, values: Mapping[str, Setting]) -> Path:
+    """Do the same in `[channels.<source>.<device>]`, which is added at the end if it is not there yet."""
+    return _rewritten(file, values, "before-states", lambda text: edited_channel(text, source, device, values))
+
+
+def _rewritten(file: Path, values: Mapping[str, Setting], suffix: str, change: Callable[[str], str]) -> Path:
     real = file.resolve()
     try:
         text = _text(real)
-        new = edited(text, source, device, values)
-        backup = _copied(real)
+        new = change(text)
+        backup = _copied(real, suffix)
         try:
             _replace(real, new.encode())
         except OSError:
@@ -97,13 +117,50 @@ def edited(text: str, source: str, device: str, values: Mapping[str, float]) -> 
     return mark + new
 
 
-def _with_lines(text: str, header: int, values: Mapping[str, float]) -> str:
+def edited_channel(text: str, source: str, device: str, values: Mapping[str, Setting]) -> str:
+    """Return a TOML text with `values` in the table of a channel. Raise `EditError` where that cannot be done surely.
+
+    >>> print(edited_channel("[site]  # mine", "a", "x", {"states": ["idle", "running"], "thresholds_w": [50.0]}))
+    [site]  # mine
+    <BLANKLINE>
+    [channels.a.x]
+    states = ["idle", "running"]
+    thresholds_w = [50.0]
+    <BLANKLINE>
+    """
+    title = f"[channels.{source}.{device}]"
+    mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
+    bare = text.removeprefix(mark)
+    try:
+        wanted = tomllib.loads(bare)
+        tables = wanted.setdefault("channels", {}).setdefault(source, {})
+        is_there = device in tables
+        tables.setdefault(device, {}).update(values)
+        rest = _rest(bare, values)
+        if is_there:
+            header = line_numbers(bare).get(("channels", source, device), 0)
+            if not bare.split("\n")[header - 1].lstrip(" \t").startswith("["):
+                raise ValueError("it is written between braces or with dots")
+            new = _with_lines(bare, header, values)
+        else:
+            newline = "\r\n" if "\r\n" in bare else "\n"
+            lines = ["", title, *(f"{key} = {tomlkit.item(value).as_string()}" for key, value in values.items()), ""]
+            new = bare + ("" if bare.endswith("\n") or not bare else newline) + newline.join(lines)
+            rest += title
+        if tomllib.loads(new) != wanted or _rest(new, values) != rest:
+            raise ValueError("it would not be as it is meant")
+    except (ValueError, TOMLKitError, TypeError, KeyError, AttributeError) as error:
+        raise EditError(f"{title} cannot be written surely ({error})", f"enter by hand: {_listed(values)}") from error
+    return mark + new
+
+
+def _with_lines(text: str, header: int, values: Mapping[str, Setting]) -> str:
     """Set values in the table below the line `header`. Nothing else of the text goes through the library."""
     lines = text.split("\n")
     statements = sorted({*line_numbers(text).values()})
     ends = (line - 1 for line in statements if line > header and lines[line - 1].lstrip(" \t").startswith("["))
     end = next(ends, len(lines))
-    table = "\n".join(lines[header:end]) + ("" if end == len(lines) else "\n")
+    table = "\n".join(lines[header:end]) + ("" if end in (header, len(lines)) else "\n")
     document = tomlkit.parse(table)
     _check(document, table)
     document.update({key: value for key, value in values.items() if key in document})
@@ -112,18 +169,21 @@ def _with_lines(text: str, header: int, values: Mapping[str, float]) -> str:
     return "\n".join(lines[:header]) + "\n" + tomlkit.dumps(document) + "\n".join(lines[end:])
 
 
-def _append(table: Container, values: Mapping[str, float], newline: str) -> None:
+def _append(table: Container, values: Mapping[str, Setting], newline: str) -> None:
     """Put keys behind the last one of a table; the library would put them behind the comments of the table after it."""
     body = table.body
-    last = max(number for number, (key, _) in enumerate(body) if key is not None)
+    last = max((number for number, (key, _) in enumerate(body) if key is not None), default=-1)
     behind = body[last + 1 :]
     del body[last + 1 :]
-    before = body[last][1].trivia
-    if values:
-        before.trail = before.trail or newline  # it may have ended the file
+    indent = ""
+    if last >= 0:
+        before = body[last][1].trivia
+        indent = before.indent
+        if values:
+            before.trail = before.trail or newline  # it may have ended the file
     for key, value in values.items():
         item = tomlkit.item(value)
-        item.trivia.indent, item.trivia.trail = before.indent, newline
+        item.trivia.indent, item.trivia.trail = indent, newline
         table.append(key, item)
     body.extend(behind)
 
@@ -149,14 +209,14 @@ def _check(document: TOMLDocument, text: str) -> None:
         raise ValueError("something else in it would change too")
 
 
-def _rest(text: str, values: Mapping[str, float]) -> str:
+def _rest(text: str, values: Mapping[str, Setting]) -> str:
     """Return what a text has besides these values, without the blanks and commas between.
 
     >>> _rest('name = "x", gain = 1.5  # mine', {"gain": 2})
     'name="x"#mine'
     """
     for key in values:
-        text = re.sub(rf"""["']?\b{key}["']?\s*=\s*[-+\w.]+""", "", text)
+        text = re.sub(rf"""["']?\b{key}["']?\s*=\s*(\[[^]#]*\]|[-+\w.]+)""", "", text)
     return re.sub(r"[\s,]+", "", text)
 
 
@@ -173,15 +233,15 @@ def _text(file: Path) -> str:
     return file.read_bytes().decode()  # as it is: reading text would turn CRLF into LF
 
 
-def _listed(values: Mapping[str, float]) -> str:
+def _listed(values: Mapping[str, Setting]) -> str:
     return ", ".join(f"{key} = {value!r}" for key, value in values.items())
 
 
-def _copied(file: Path) -> Path:
-    """Make a backup that replaces none of an earlier calibration."""
+def _copied(file: Path, suffix: str) -> Path:
+    """Make a backup that replaces no earlier one."""
     content, mode = file.read_bytes(), stat.S_IMODE(file.stat().st_mode)
     for number in range(1, _MOST_BACKUPS):
-        backup = file.with_name(f"{file.name}.before-calibration-{number}")
+        backup = file.with_name(f"{file.name}.{suffix}-{number}")
         try:
             descriptor = os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         except FileExistsError:
