@@ -83,6 +83,7 @@ METRICS = COUNTERS | {
     "frequency_hz",
     "energy_export_correction_wh",
     "energy_correction_wh",  # what a person booked or took back afterwards, at the time that it belongs to
+    "energy_export_debt_wh",
     "energy_debt_wh",  # taken back and not yet worked off: the true register is so much lower
     "temperature_c",
     "cost",

@@ -10,7 +10,7 @@ from functools import reduce
 from itertools import pairwise
 from typing import Final
 
-from history.buckets import HOUR_NS
+from history.buckets import BOOKINGS, HOUR_NS
 from history.periods import Period, edges
 from history.queries import Energy, History
 from tariff import Tariff, added
@@ -127,10 +127,11 @@ def together(made: Sequence[Bill]) -> Bill:
 
 def _mark_corrections(history: History, device: tuple[str, str], made: Sequence[Bill], cuts: Sequence[int]) -> None:
     """Note what was booked by hand. It is in the energies already; old bookings are known by the hour only."""
-    found = history.series((*device, "energy_correction_wh"), cuts[0], cuts[-1], 3600)
-    for at_ns, count, mean_wh in zip(found.at_ns, found.n, found.mean, strict=True):
-        place = min(max(0, bisect_right(cuts, at_ns) - 1), len(made) - 1)
-        made[place].corrected_uwh += round((mean_wh or 0.0) * count * 1e6)
+    for booked_as in BOOKINGS.values():
+        found = history.series((*device, booked_as), cuts[0], cuts[-1], 3600)
+        for at_ns, count, mean_wh in zip(found.at_ns, found.n, found.mean, strict=True):
+            place = min(max(0, bisect_right(cuts, at_ns) - 1), len(made) - 1)
+            made[place].corrected_uwh += round((mean_wh or 0.0) * count * 1e6)
 
 
 def _sum(money: Iterable[Decimal]) -> Decimal:

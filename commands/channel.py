@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from commands._configuration import chosen, config_option, read_or_exit
 from commands._ledger import ask, channel_or_exit, opened
 from commands._probe import leave
 from config.settings import NAME_PATTERN
+from history.rename import rename as history_rename
 from writer.errands import Errand, Rename, Replace, Repurpose
 
 _USAGE: Final = 2
@@ -39,9 +41,18 @@ def rename(channel: str, name: str, path: Path | None) -> None:
     register goes on where the old one ended.
     """
     old, new = _old_and_new(channel, name, path)
-    _carry_out(
-        path, Rename(old, new), f"Next: name it {new.partition('/')[2]} in the configuration, then reload the house."
-    )
+    settings = read_or_exit(chosen(path))
+    answer = ask(settings, Rename(old, new))
+    if answer.startswith("✗"):
+        leave(answer, 1)
+    click.echo(answer)
+    try:
+        renamed = history_rename(settings.data_dir / "history.db", _parts(old), _parts(new))
+    except sqlite3.Error as error:
+        leave(f"✗ its history is still that of {old} ({error}); ask again", 1)
+    if renamed:
+        click.echo(f"Its history is that of {new} now. Graphite and InfluxDB keep theirs under the old name.")
+    click.echo(f"Next: name it {new.partition('/')[2]} in the configuration, then reload the house.")
 
 
 @command.command(short_help="Another device in the same place.")
@@ -77,6 +88,11 @@ def _old_and_new(channel: str, name: str, path: Path | None) -> tuple[str, str]:
     if not all(re.fullmatch(NAME_PATTERN, part) for part in new.split("/", 1)):
         leave(f"{name!r} is no name for a channel: letters, digits, - and _, at most 63 of them", _USAGE)
     return old, new
+
+
+def _parts(channel: str) -> tuple[str, str]:
+    source, _, device = channel.partition("/")
+    return source, device
 
 
 def _carry_out(path: Path | None, errand: Errand, next_step: str) -> None:

@@ -346,6 +346,9 @@ def _check_files(reading: _Reading, outputs: Mapping[str, OutputTable]) -> None:
                 what = f"output {taken[files]} writes the same files; give this one a directory of its own"
                 reading.complain(("outputs", name), what)
             taken[files] = name
+    histories = [name for name, options in outputs.items() if (options.kind or name) == "history"]
+    for name in histories[1:]:
+        reading.complain(("outputs", name), f"there is one history.db, and output {histories[0]} writes it")
 
 
 def _is_table(kind: Any) -> bool:

@@ -55,13 +55,17 @@ class Bucket(Struct, frozen=True):
         return micro(self.last) - micro(self.first) + self.fallen
 
 
+# What a person booked or took back afterwards, by the register that it belongs to.
+BOOKINGS: Final = {"energy_wh": "energy_correction_wh", "energy_export_wh": "energy_export_correction_wh"}
+
+
 def kind_of(metric: str, value: Value) -> int:
     """Tell what a series is by its name, unless what it says is no number."""
     if isinstance(value, str):
         return TEXT
     if metric in COUNTERS:
         return REGISTER
-    return BOOKING if metric == "energy_correction_wh" else GAUGE
+    return BOOKING if metric in BOOKINGS.values() else GAUGE
 
 
 def flags_of(quality: Quality, clock: Clock) -> int:

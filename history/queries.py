@@ -11,7 +11,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from msgspec import Struct
 
-from history.buckets import BOOKING, ESTIMATED, GAUGE, HOUR_NS, REGISTER, SECOND_NS, TEXT, Bucket, buckets_of
+from history.buckets import BOOKING, BOOKINGS, ESTIMATED, GAUGE, HOUR_NS, REGISTER, SECOND_NS, TEXT, Bucket, buckets_of
 from history.energy import rises
 from history.periods import Period, edges
 from history.snapshot import Channel, Snapshot
@@ -198,7 +198,8 @@ class History:
             amounts = self._rises(series, stretches, cuts)
             estimated = [not bucket or bool(bucket.flags & ESTIMATED) for bucket in stretches]
         source, device, metric = channel
-        bookings = self._snapshot.find((source, device, "energy_correction_wh")) if metric == "energy_wh" else None
+        booked_as = BOOKINGS.get(metric)
+        bookings = self._snapshot.find((source, device, booked_as)) if booked_as else None
         if bookings and bookings.kind == BOOKING:
             for index, booked in enumerate(self._snapshot.stretches(bookings, cuts)):
                 if booked and not isinstance(booked.total, dict):

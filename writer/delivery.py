@@ -11,7 +11,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -264,6 +264,16 @@ class Delivery(threading.Thread):
         self._wake_ingest()
         if not self._kept.wait(_LONGEST_KEEP_S):
             raise OutputDown("the outbox cannot be committed just now")
+
+
+def leave_all(deliveries: Collection[Delivery], within_s: float) -> None:
+    """Stop all of them, and wait a while until they have closed what they had open."""
+    deadline_s = time.monotonic() + within_s
+    for delivery in deliveries:
+        delivery.leave()
+    for delivery in deliveries:
+        if delivery.is_alive():
+            delivery.join(max(0.0, deadline_s - time.monotonic()))
 
 
 class _DurableMemo(Memo):

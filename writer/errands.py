@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from reading import Quality, Reading, Value
-from writer.ledger import REGISTERS, Channel, Entry, copy_of
+from writer.ledger import REGISTERS, Channel, Entry, copy_of, debt_of
 from writer.outbox import Intake, Outbox
 from writer.register import UWH, Kind, Moment
 
@@ -168,8 +168,8 @@ class Clerk:
         at_ns = seen.at_ns if seen.boot == self.now.boot else seen.utc_ns - self.now.offset_ns
         where = f"{entry.metric.removesuffix('_wh')}_correction_wh"
         values: dict[str, Value] = {entry.metric: register.told_uwh / UWH}
-        if entry.metric == REGISTERS[0] and register.debt_uwh:
-            values["energy_debt_wh"] = register.debt_uwh / UWH
+        if register.debt_uwh:
+            values[debt_of(entry.metric)] = register.debt_uwh / UWH
             register.in_debt = True
         if entry.booked_uwh > 0:
             values[where] = -(entry.booked_uwh / UWH)  # the step of the register that this very reading shows
@@ -231,6 +231,8 @@ class Clerk:
         channel = self._channel(name)
         if to in self.outbox.channels or to in self.intake.channels:
             raise Refused(f"{to} has a register of its own already; a channel goes on under a name that is new")
+        if self.outbox.heirs.get(to, name) != name:
+            raise Refused(f"{to} is to go on where {self.outbox.heirs[to]} ends; choose another name")
         self.intake.heirs[to] = name
         return f"{to} goes on at {_kwh(channel.energy_wh.total_uwh)}, where {name} ends, with its first reading."
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from channel import Receiver, Report, decode_report
 from config.prices import Prices
@@ -27,7 +27,8 @@ from reading import Origin, Reading
 from vitals import Board, Row
 from writer import Memo, Output, output_class
 from writer.clock import WallClock
-from writer.delivery import Delivery
+from writer.commit_interval import commit_interval_s
+from writer.delivery import Delivery, leave_all
 from writer.derive import Derivation, terms_of
 from writer.lookout import Lookout
 from writer.outbox import Intake, Stamp, Watermark, balance
@@ -41,8 +42,7 @@ _TICK_S: Final = 0.5
 _RETRY_COMMIT_S: Final = 1.0
 _NEVER_NS: Final = 2**62  # 146 years since the start of the machine; beyond it times in UTC do not fit 64 bits
 _LEAVE_S: Final = 2.0  # for a commit that fails, and for the outputs, when the house stops
-_INTERVAL_ON_A_CARD_S: Final = 10.0
-_INTERVAL_ELSEWHERE_S: Final = 1.0
+_CLOSE_S: Final = 1.0  # for the outputs to close what they have open
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,8 +331,7 @@ class Ingest:
                 self._commit()
             self._vitals.beat()
             time.sleep(0.01)
-        for delivery in self._deliveries:
-            delivery.leave()
+        leave_all(self._deliveries, _CLOSE_S)
         if self._intake.events or any(delivery.changed for delivery in self._deliveries):
             self._commit()
         self._publish()
@@ -384,17 +383,3 @@ class Ingest:
             lambda: os.eventfd_write(self._wake, 1),
             newest_first=kind.newest_first,
         )
-
-
-def commit_interval_s(wanted: float | Literal["auto"], data_dir: Path) -> float:
-    """What a power cut may cost: ten seconds on an SD card, which every commit wears, one elsewhere."""
-    if wanted != "auto":
-        return wanted
-    return _INTERVAL_ON_A_CARD_S if _is_on_a_card(data_dir) else _INTERVAL_ELSEWHERE_S
-
-
-def _is_on_a_card(path: Path) -> bool:
-    """Whether a path lies on an SD or eMMC card, by the name of its block device."""
-    existing = next(place for place in [path, *path.absolute().parents] if place.exists())
-    device = existing.stat().st_dev
-    return "mmcblk" in os.path.realpath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")

@@ -187,7 +187,7 @@ class Booking:
         if terms.tariff and steps:
             _price(channel, terms.tariff, steps, moment, values)
         yield from _spread(channel, reading, steps)
-        _tell_face_and_debt(channel.energy_wh, values)
+        _tell_face_and_debts(channel, values)
         channel.seen = moment
         yield msgspec.structs.replace(reading, values=values)
 
@@ -258,10 +258,22 @@ def _spread(channel: Channel, reading: Reading, steps: Mapping[str, Step]) -> It
         yield Reading(reading.device, reading.at_ns - before_ns, values, quality)
 
 
-def _tell_face_and_debt(register: Register, values: dict[str, Value]) -> None:
+def _tell_face_and_debts(channel: Channel, values: dict[str, Value]) -> None:
     """Tell what the meter's face shows, and of a register that was told too high how much, until it no longer is."""
-    if register.face_uwh is not None and "energy_wh" in values:
-        values["meter_reading_wh"] = (register.face_uwh + register.told_uwh) / UWH
-    if register.in_debt or register.debt_uwh:
-        values["energy_debt_wh"] = register.debt_uwh / UWH
-        register.in_debt = register.debt_uwh > 0
+    imported = channel.energy_wh
+    if imported.face_uwh is not None and "energy_wh" in values:
+        values["meter_reading_wh"] = (imported.face_uwh + imported.told_uwh) / UWH
+    for metric in REGISTERS:
+        register = channel.register(metric)
+        if register.in_debt or register.debt_uwh:
+            values[debt_of(metric)] = register.debt_uwh / UWH
+            register.in_debt = register.debt_uwh > 0
+
+
+def debt_of(metric: str) -> str:
+    """Name what is told of a register's debt.
+
+    >>> [debt_of(metric) for metric in REGISTERS]
+    ['energy_debt_wh', 'energy_export_debt_wh']
+    """
+    return f"{metric.removesuffix('_wh')}_debt_wh"

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from history.queries import History
 from tests.commands.bench import orchestrator
 from tests.faults.house import House, csv_rows
 from tests.peers.process import wait_for
 
+OUTPUTS = "[outputs.csv]\n[outputs.history]\n"
+DAY_NS = 24 * 3600 * 10**9
+
+
+def in_history_wh(house: House, device: str = "house") -> float:
+    """All the energy that the history has of a device."""
+    now_ns = time.time_ns()
+    history = History(house.data_dir / "history.db")
+    with contextlib.closing(history):
+        steps = history.energy_steps(("meter", device, "energy_wh"), now_ns - DAY_NS, now_ns + DAY_NS, 1800)
+    return sum(step.amount or 0.0 for step in steps)
+
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path, "[outputs.csv]\n", ["house"]).started()
+    house = House(tmp_path, OUTPUTS, ["house"]).started()
     yield house
     house.kill()
 
@@ -46,6 +61,7 @@ def test_a_running_house_is_shown_mended_and_told_what_its_meter_shows(house: Ho
     assert status == 0
     house.post({"device": "house", "boot": "b", "seq": 3, "pulses_total": 5050})
     wait_for(lambda: registers(house)[-1] == 1550.0, "the reading after the repair")
+    wait_for(lambda: in_history_wh(house) == pytest.approx(1550.0), "the history to have it once")
     face = [float(row[4]) for row in csv_rows(house.data_dir / "csv") if row[3] == "meter_reading_wh"]
     assert face == [12_345_610.0]
     status, told = ask(house, "ledger", "entries")
@@ -56,6 +72,7 @@ def test_a_running_house_is_shown_mended_and_told_what_its_meter_shows(house: Ho
     assert [entry["kind"] for entry in told_json] == ["start", "repair", "set_reading"]
     status, told = ask(house, "ledger", "undo", str(told_json[1]["entry"]))
     assert status == 0, told
+    wait_for(lambda: in_history_wh(house) == pytest.approx(50.0), "the history to have what is true")
     show = json.loads(ask(house, "ledger", "show", "house", "--json")[1])
     assert show["meter/house"]["energy_wh"] == 50.0
     assert show["meter/house"]["energy_debt_wh"] == 1500.0
@@ -71,7 +88,7 @@ def test_a_renamed_meter_goes_on_after_the_reload(house: House) -> None:
     assert status == 0
     assert "Next: name it home in the configuration" in told
     house.devices = ["home"]
-    house.configure("[outputs.csv]\n")
+    house.configure(OUTPUTS)
     assert house.process
     house.process.send_signal(signal.SIGHUP)
 
@@ -87,6 +104,8 @@ def test_a_renamed_meter_goes_on_after_the_reload(house: House) -> None:
     )
     show = json.loads(ask(house, "ledger", "show", "--json")[1])
     assert list(show) == ["meter/home"]
+    wait_for(lambda: in_history_wh(house, "home") == pytest.approx(75.0), "the history to go on under the new name")
+    assert in_history_wh(house, "house") == 0
 
 
 def test_a_house_that_rests_is_mended_by_the_command_itself(house: House) -> None:

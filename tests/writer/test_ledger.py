@@ -170,3 +170,12 @@ def test_a_copy_shares_nothing_that_changes() -> None:
     again = copy_of(meter.channel)
     meter.reads(10, device_energy_wh=3.0, device_energy_export_wh=8)
     assert before == again != meter.channel
+
+
+def test_an_export_register_that_was_told_too_high_waits_too() -> None:
+    meter = Meter()
+    meter.reads(0, device_energy_export_wh=1000.0)
+    meter.reads(10, device_energy_export_wh=1050.0)
+    meter.channel.energy_export_wh.book(-30 * UWH)
+    values = meter.last(20, device_energy_export_wh=1060.0)
+    assert (values["energy_export_wh"], values["energy_export_debt_wh"]) == (50.0, 20.0)

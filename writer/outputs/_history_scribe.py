@@ -149,7 +149,9 @@ class Scribe:
         """Begin a series."""
         key = (record.source, record.device, metric, kind_of(metric, value))
         cursor = self._connection.execute(
-            "INSERT INTO series (source, device, metric, kind) VALUES (?, ?, ?, ?) RETURNING id", key
+            "INSERT INTO series (source, device, metric, kind) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET kind = kind RETURNING id",  # somebody renamed a channel to it
+            key,
         )
         [(number,)] = cursor.fetchall()
         self._add(new := Series(number, *key))
@@ -318,10 +320,12 @@ class Scribe:
 
 def _true_values(record: Record) -> Mapping[str, Value]:
     """Return what there is to keep, with the register as high as it would be without what was taken back."""
-    debt, register = record.values.get("energy_debt_wh"), record.values.get("energy_wh")
-    if not debt or register is None or isinstance(debt, str) or isinstance(register, str):
-        return record.values
-    return {**record.values, "energy_wh": (micro(register) - micro(debt)) / 1e6}
+    values = record.values
+    for metric, owed in (("energy_wh", "energy_debt_wh"), ("energy_export_wh", "energy_export_debt_wh")):
+        debt, register = values.get(owed), values.get(metric)
+        if debt and register is not None and not isinstance(debt, str) and not isinstance(register, str):
+            values = {**values, metric: (micro(register) - micro(debt)) / 1e6}
+    return values
 
 
 def _unfit(record: Record) -> str:

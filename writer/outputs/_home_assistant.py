@@ -53,6 +53,7 @@ SENSORS: Final = {
     "device_energy_export_wh": _energy("Device counter export"),
     "meter_reading_wh": _energy("Meter reading"),
     "energy_debt_wh": Sensor("Energy debt", "energy", "kWh", "", 3, _KWH),
+    "energy_export_debt_wh": Sensor("Energy export debt", "energy", "kWh", "", 3, _KWH),
     "pulses": Sensor("Pulses", state_class="total_increasing", precision=0),
     "gas_m3": Sensor("Gas", "gas", "m³", "total_increasing", 3),
     "temperature_c": Sensor("Temperature", "temperature", "°C", precision=1),
