@@ -625,6 +625,10 @@ def test_two_outputs_that_write_the_same_files_are_a_mistake(site: Path) -> None
         "[outputs.again]: output csv writes the same files; give this one a directory of its own"
     ]
     assert real_problems(site, twice.replace("./csv/", "other")) == []
+    histories = '[outputs.history]\n[outputs.other]\nkind = "history"\n'
+    assert [problem.split(": ", 1)[1] for problem in real_problems(site, histories)] == [
+        "[outputs.other]: there is one history.db, and output history writes it"
+    ]
 
 
 def real_problems(site: Path, text: str) -> list[str]:
