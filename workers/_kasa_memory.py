@@ -8,7 +8,6 @@ could use it like the password.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from files import replaced
 from workers._kasa_network import Connection
 
 _MOST_BYTES: Final = 1 << 20
@@ -64,7 +64,7 @@ class Memory:
         if self._path is None or plugs == self._saved:
             return
         try:
-            _replace(self._path, msgspec.json.format(msgspec.json.encode(_Content({**plugs})), indent=1))
+            replaced(self._path, msgspec.json.format(msgspec.json.encode(_Content({**plugs})), indent=1))
         except OSError as error:
             if not self._is_told:
                 self._log.warning(
@@ -76,25 +76,3 @@ class Memory:
             return
         self._is_told = False
         self._saved = {**plugs}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put a file in the place of another in one step, down to the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new-{os.getpid()}")
-    new.unlink(missing_ok=True)  # of a process that had our number and was killed
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

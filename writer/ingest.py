@@ -30,6 +30,7 @@ from writer.clock import WallClock
 from writer.commit_interval import commit_interval_s
 from writer.delivery import Delivery, leave_all
 from writer.derive import Derivation, terms_of
+from writer.ledger_copy import LedgerCopy
 from writer.lookout import Lookout
 from writer.outbox import Intake, Stamp, Watermark, balance
 from writer.repeats import digest, with_message
@@ -87,8 +88,10 @@ class Ingest:
             reserve_bytes=int(plan.writer.outbox_reserve_mb * 1e6),
             quota_bytes=int(plan.writer.outbox_quota_mb * 1e6),
         )
+        self._ledger_copy = LedgerCopy(plan.data_dir / "ledger.copy")
         if salvage:
             vitals.add("salvages")
+            self._ledger_copy.restore(self._outbox.channels)
         self._outbox.serve(plan.outputs)
         self._held = self._outbox.held
         terms = terms_of(plan.channels, plan.tariffs, plan.prices, plan.site.timezone)
@@ -270,6 +273,7 @@ class Ingest:
         self._vitals.add("undated", self._intake.undated)
         self._vitals.add("commits")
         self._vitals["last_commit_ns"] = time.monotonic_ns()
+        self._ledger_copy.keep(self._outbox.channels)
         self._intake = Intake()
         self._commit_at_s = None
         self._urgent = False
@@ -334,6 +338,7 @@ class Ingest:
         leave_all(self._deliveries, _CLOSE_S)
         if self._intake.events or any(delivery.changed for delivery in self._deliveries):
             self._commit()
+        self._ledger_copy.keep(self._outbox.channels, now=True)
         self._publish()
 
     # ---- showing

@@ -43,6 +43,20 @@ def test_what_a_source_says_stands_in_every_output_with_its_register(tmp_path: P
         assert any(".fridge.power_w " in line for line in carbon.lines)
 
 
+def test_a_register_never_falls_although_the_outbox_is_destroyed(tmp_path: Path) -> None:
+    file = site(tmp_path, f"{SIMULATED}[outputs.csv]\n")
+    registers: list[float] = []
+    for damage in (False, False, True, False):
+        if damage:
+            for part in (tmp_path / "var").glob("outbox.db*"):
+                part.write_bytes(b"\xa5" * 8192)
+        assert orchestrator("once", "--config", file).returncode == 0
+        rows = csv_rows(tmp_path / "var" / "csv")
+        registers.append([float(row[4]) for row in rows if row[2:4] == ["fridge", "energy_wh"]][-1])
+    assert registers == sorted(registers)
+    assert registers[0] < registers[-1]
+
+
 def test_an_output_that_is_away_gets_it_from_the_next_who_comes(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     file = site(tmp_path, f"{SIMULATED}[outputs.csv]\n[outputs.graphite]\nport = {port}\n")
