@@ -41,7 +41,7 @@ run: $(VENV)/.base $(patsubst requirements/%.txt,$(VENV)/.driver-%,$(DRIVERS)) #
 install: $(VENV)/.base $(patsubst requirements/%.txt,$(VENV)/.driver-%,$(DRIVERS)) ## set up the virtual environment and the drivers that the configuration names
 
 test: $(VENV)/.dev ## every test that needs no hardware (REQUIRE_PEERS=1: a missing server is a failure)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
 
 check: $(VENV)/.dev ## format, lint, types, architecture
 	@$(BIN)/ruff format --check --quiet . || { echo "try: make format" >&2; exit 1; }

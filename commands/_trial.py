@@ -136,7 +136,9 @@ def _ask(probe: Probe, options: PolledTable, outcome: Outcome) -> None:
 
 def _listen(probe: Probe, options: SourceTable, outcome: Outcome, wait_s: float) -> None:
     """Take what arrives. A sender that waits for an answer gets none, so that it sends to the house again."""
-    where = f" on port {options.port}" if hasattr(options, "port") else ""
+    where = ""
+    if hasattr(options, "port"):
+        where = " at the broker" if hasattr(options, "client_id") else f" on port {options.port}"
     console = Console(stderr=True)
     words = f"{outcome.source}: listening{where} for {wait_s:g} s"
     if not console.is_terminal:
@@ -149,7 +151,7 @@ def _listen(probe: Probe, options: SourceTable, outcome: Outcome, wait_s: float)
                 return
     if not outcome.devices:
         outcome.error = (
-            f"nothing arrived{where} in {wait_s:g} s; see that the sender is on and knows the address of this machine,"
+            f"nothing arrived{where} in {wait_s:g} s; see that the devices are on and know where to send to,"
             " or listen longer with --wait 60"
         )
 
