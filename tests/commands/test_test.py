@@ -112,7 +112,7 @@ def test_nothing_that_arrives_is_a_failure_with_something_to_try(tmp_path: Path)
     text = f'[sources.meter]\nkind = "esp32_http"\nport = {port}\n[[sources.meter.devices]]\nname = "m"\n'
     done = orchestrator("test", "meter", "--wait", "0.3", "--config", site(tmp_path, text))
     assert done.returncode == 1
-    assert f"nothing arrived on port {port} in 0.3 s; see that the sender is on" in done.stdout
+    assert f"nothing arrived on port {port} in 0.3 s; see that the devices are on" in done.stdout
     assert f"meter: listening on port {port} for 0.3 s" in done.stderr
 
 
