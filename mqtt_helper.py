@@ -6,6 +6,7 @@ looked at only inside the calls. Section numbers are those of the OASIS standard
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import ssl
@@ -27,6 +28,8 @@ _MOST_A_LOOK: Final = 200  # messages
 # Why a broker refuses a connection (table 3.1, by the numbers of MQTT 5 that paho translates them to).
 _BAD_CREDENTIALS: Final = (0x86, 0x87)
 _UNAVAILABLE: Final = 0x88
+_LOCAL_NAMES: Final = (".local", ".lan", ".home", ".home.arpa", ".internal", ".fritz.box")
+_SHARED_ADDRESSES: Final = ipaddress.ip_network("100.64.0.0/10")  # RFC 6598: Tailscale lives there
 
 
 class Broker(Protocol):
@@ -44,6 +47,35 @@ class Broker(Protocol):
     def tls(self) -> bool: ...
     @property
     def ca_file(self) -> str: ...
+
+
+def unfit(broker: Broker) -> str:
+    """Say what in a table that names a broker cannot be meant, or nothing."""
+    if broker.ca_file and not broker.tls:
+        return "ca_file is of use with TLS only: set tls = true, or leave it out"
+    if broker.password_env and not broker.username:
+        return "a password without a user is none to MQTT: set username"
+    if broker.password_env and not broker.tls and not is_near(broker.host):
+        return (
+            f"the password would cross the internet to {broker.host} in the clear: set tls = true and the port for it"
+            " (8883 is usual)"
+        )
+    return ""
+
+
+def is_near(host: str) -> bool:
+    """Whether a host is this machine or one of the same network.
+
+    >>> [is_near(host) for host in ("localhost", "192.168.1.5", "fe80::1", "100.100.1.2", "nas", "nas.fritz.box")]
+    [True, True, True, True, True, True]
+    >>> [is_near(host) for host in ("8.8.8.8", "broker.example.com")]
+    [False, False]
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host.rstrip(".") or host.lower().rstrip(".").endswith(_LOCAL_NAMES)
+    return address.is_private or address.is_link_local or (address.version == 4 and address in _SHARED_ADDRESSES)
 
 
 class BrokerDown(Exception):  # noqa: N818 - a state of the peer, not a fault of ours

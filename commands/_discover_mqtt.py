@@ -17,9 +17,8 @@ import msgspec
 
 from commands._discovery import Discovery
 from config.settings import NAME_PATTERN
-from mqtt_helper import BrokerDown, Connection
+from mqtt_helper import BrokerDown, Connection, is_near
 from reading import Value as Measure
-from workers._broker import is_near
 from workers._dialects import MOST_PAYLOAD_BYTES, Device, Value, dialect_of
 from workers._json import Refused, parse
 

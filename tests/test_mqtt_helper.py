@@ -16,6 +16,8 @@ from mqtt_helper import BrokerDown, Connection, Message, Will
 from tests.peers.mosquitto import Mosquitto, running_mosquitto
 from tests.peers.mqtt_fake import CONNECT, SUBSCRIBE, WELCOME, fake_broker, published, suback
 from tests.peers.process import free_ports, wait_for
+from workers._broker import BrokerTable as WorkersTable
+from writer.outputs.mqtt import Options as OutputOptions
 
 
 @dataclass(frozen=True)
@@ -302,3 +304,16 @@ def test_a_connection_that_is_not_open_says_so(broker: Mosquitto) -> None:
     for call in (lambda: connection.run(0.1), lambda: connection.publish("a", b""), lambda: connection.flush(1)):
         with pytest.raises(BrokerDown, match="not open"):
             call()
+
+
+@pytest.mark.parametrize("table", [WorkersTable, OutputOptions])
+def test_no_table_sends_a_password_across_the_internet_in_the_clear(table: type) -> None:
+    wanted = {"kind": "mqtt", "username": "herd", "password_env": "SECRET"}
+    with pytest.raises(ValueError, match=r"would cross the internet to broker\.example\.com in the clear"):
+        table(host="broker.example.com", **wanted)
+    with pytest.raises(ValueError, match="set username"):
+        table(**{**wanted, "username": ""})
+    with pytest.raises(ValueError, match="with TLS only"):
+        table(ca_file="ca.pem", **wanted)
+    assert table(host="broker.example.com", tls=True, **wanted)
+    assert table(host="192.168.1.5", **wanted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import logging
 import re
 import secrets
@@ -17,7 +16,7 @@ from typing import Annotated, Final, Generic, NamedTuple, TypeVar
 from msgspec import Meta, structs
 
 from config.settings import Port, SourceTable
-from mqtt_helper import MOST_TOPIC_BYTES, BrokerDown, Connection, Message, Will
+from mqtt_helper import MOST_TOPIC_BYTES, BrokerDown, Connection, Message, Will, unfit
 from reading import Reading
 from workers import SourceError
 from workers._fence import Fence, Memory
@@ -30,8 +29,6 @@ _MOST_TOLD: Final = 20
 _MOST_SHOWN: Final = 80  # characters of a topic, in words
 _MEMORY: Final = "fence"  # the name of what is deposited
 _FAREWELL_S: Final = 0.5
-_LOCAL_NAMES: Final = (".local", ".lan", ".home", ".home.arpa", ".internal", ".fritz.box")
-_SHARED_ADDRESSES: Final = ipaddress.ip_network("100.64.0.0/10")  # RFC 6598: Tailscale lives there
 
 T = TypeVar("T")
 
@@ -49,15 +46,8 @@ class BrokerTable(SourceTable, frozen=True, kw_only=True):
     keep_session: bool = True
 
     def __post_init__(self) -> None:
-        if self.ca_file and not self.tls:
-            raise ValueError("ca_file is of use with TLS only: set tls = true, or leave it out")
-        if self.password_env and not self.username:
-            raise ValueError("a password without a user is none to MQTT: set username")
-        if self.password_env and not self.tls and not is_near(self.host):
-            raise ValueError(
-                f"the password would cross the internet to {self.host} in the clear: set tls = true and the port for it"
-                " (8883 is usual)"
-            )
+        if mistake := unfit(self):
+            raise ValueError(mistake)
         if self.client_id and not self.client_id.isprintable():
             raise ValueError("client_id has characters that cannot be shown: use letters, digits and -")
 
@@ -308,18 +298,3 @@ def own_client_id(source: str, *, keep_session: bool) -> str:
 
 def shown(topic: str) -> str:
     return topic if len(topic) <= _MOST_SHOWN else f"{topic[:_MOST_SHOWN]}…"
-
-
-def is_near(host: str) -> bool:
-    """Whether a host is this machine or one of the same network.
-
-    >>> [is_near(host) for host in ("localhost", "192.168.1.5", "fe80::1", "100.100.1.2", "nas", "nas.fritz.box")]
-    [True, True, True, True, True, True]
-    >>> [is_near(host) for host in ("8.8.8.8", "broker.example.com")]
-    [False, False]
-    """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return "." not in host.rstrip(".") or host.lower().rstrip(".").endswith(_LOCAL_NAMES)
-    return address.is_private or address.is_link_local or (address.version == 4 and address in _SHARED_ADDRESSES)

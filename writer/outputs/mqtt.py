@@ -41,7 +41,7 @@ import msgspec
 from msgspec import Meta
 
 from config.settings import NAME_PATTERN, OutputTable, Port, Positive, Site
-from mqtt_helper import BrokerDown, Connection, Will
+from mqtt_helper import BrokerDown, Connection, Will, unfit
 from reading import COUNTERS, Quality, Record, Value
 from writer import Batch, Memo, Output, OutputDown, OutputRefused
 from writer.clock import wall_minus_monotonic_ns
@@ -83,10 +83,8 @@ class Options(OutputTable, frozen=True):
     timeout_s: Positive = 10.0
 
     def __post_init__(self) -> None:
-        if self.ca_file and not self.tls:
-            raise ValueError("ca_file is of use with TLS only: set tls = true, or leave it out")
-        if self.password_env and not self.username:
-            raise ValueError("a password without a user is none to MQTT: set username")
+        if mistake := unfit(self):
+            raise ValueError(mistake)
         if 0 < self.expire_after_s < _SHORTEST_EXPIRY_S:
             raise ValueError(
                 f"expire_after_s is at least {_SHORTEST_EXPIRY_S}, or 0 for never: a reading takes so long"
