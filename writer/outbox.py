@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -25,6 +24,7 @@ from writer.logbook import LOGBOOK, Balance, Event, Logbook, Loss, Span, refused
 from writer.repeats import Seen
 from writer.reserve import reserve
 from writer.rows import HELD, SYNCED, UNSYNCED, Row, only_counters, pack, unpack
+from writer.transaction import transaction
 
 log = logging.getLogger("writer.outbox")
 
@@ -158,7 +158,7 @@ class Outbox:
         One whose place was lost with damage starts at the oldest row: some may come twice, none is left out.
         """
         outputs = set(outputs)
-        with self._transaction():
+        with transaction(self._connection):
             for gone in (self.progress.keys() | self.accounts.keys()) - outputs:
                 pending = self.pending(self.progress[gone]) if gone in self.progress else 0
                 log.warning("output %s is no longer configured; %d readings will not reach it", gone, pending)
@@ -185,7 +185,7 @@ class Outbox:
         head, size = self.head, self.bytes
         accounts = {name: msgspec.structs.replace(self.accounts[name]) for name in progress}
         spans = {(name, "refused"): span for name, span in refused_spans(intake.dead_letters).items()}
-        with self._transaction():
+        with transaction(self._connection):
             for body, count in pack(intake.readings):
                 head += 1
                 size += len(body)
@@ -230,7 +230,7 @@ class Outbox:
 
         Rows of an earlier boot keep the guess they were stored with: their monotonic clock is gone.
         """
-        with self._transaction():
+        with transaction(self._connection):
             held = self._number("SELECT sum(count) FROM row WHERE clock = ?", HELD)
             self._connection.execute(
                 "UPDATE row SET clock = ?, offset_ns = ? WHERE clock = ? AND boot = ?",
@@ -324,17 +324,6 @@ class Outbox:
 
     def _settled_heirs(self, intake: Intake) -> list[str]:
         return [new for new, old in (self.heirs | intake.heirs).items() if old in intake.retired]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:  # SQLite has rolled back by itself when the disk is full
-                self._connection.execute("ROLLBACK")
-            raise
 
     def _put(self, key: str, value: object) -> None:
         self._connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, _encode(value)))

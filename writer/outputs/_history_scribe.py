@@ -6,8 +6,7 @@ import contextlib
 import logging
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -45,6 +44,7 @@ from history.tables import (
 )
 from reading import Record, Value
 from writer import Batch
+from writer.transaction import transaction
 
 log = logging.getLogger("writer.outputs.history")
 
@@ -85,7 +85,7 @@ class Scribe:
     def write(self, batch: Batch) -> dict[int, str]:
         """Commit a batch. Return why which of its records can never be taken; those of the others count once."""
         refused = {index: why for index, record in enumerate(batch) if (why := _unfit(record))}
-        with self._transaction():
+        with transaction(self._connection):
             entries = self._entries(batch, refused)
             news = codec.Batch(_spans(batch.rows), entries)
             self._note(news)
@@ -305,17 +305,6 @@ class Scribe:
                 wanted = min(free - _SPARE_PAGES, _MOST_RETURNED_PAGES)
                 # As a script, because a single statement is left after its first step, which frees one page.
                 self._connection.executescript(f"PRAGMA incremental_vacuum({wanted})")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:  # SQLite has rolled back by itself when the disk is full
-                self._connection.execute("ROLLBACK")
-            raise
 
 
 def _true_values(record: Record) -> Mapping[str, Value]:
