@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# The locks are complete, so pip has nothing to resolve.
+INSTALL := $(BIN)/pip --disable-pip-version-check --quiet install --no-deps --require-hashes
 SITE := config/site.toml
 # Only the drivers of the kinds that the configuration names: a house of plugs needs no compiler for SPI.
 DRIVERS = $(wildcard $(addprefix requirements/,$(addsuffix .txt,$(shell sed -n 's/^[[:space:]]*kind[[:space:]]*=[[:space:]]*"\([a-z0-9_]*\)".*/\1/p' $(SITE) config/conf.d/*.toml 2>/dev/null | sort -u))))
@@ -20,19 +21,19 @@ $(BIN)/pip:
 	@echo "making the virtual environment $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { echo "try: sudo apt install python3-venv" >&2; rm -rf $(VENV); exit 2; }
 
-$(VENV)/.base: requirements/base.txt | $(BIN)/pip
+$(VENV)/.base: requirements/base.txt requirements/page.txt | $(BIN)/pip
 	@echo "installing the packages that every house needs (locked, with hashes)"
-	@$(PIP) install --require-hashes -r requirements/base.txt
+	@$(INSTALL) -r requirements/base.txt -r requirements/page.txt
 	@touch $@
 
 $(VENV)/.driver-%: requirements/%.txt | $(VENV)/.base
 	@echo "installing the packages for $*"
-	@$(PIP) install --require-hashes -r $<
+	@$(INSTALL) -r $<
 	@touch $@
 
 $(VENV)/.dev: requirements.txt $(wildcard requirements/*.txt) | $(BIN)/pip
 	@echo "installing all packages and the developers' tools (locked, with hashes)"
-	@$(PIP) install --require-hashes -r requirements.txt -r requirements/dev.txt
+	@$(INSTALL) -r requirements.txt -r requirements/dev.txt
 	@touch $(VENV)/.base $@
 
 run: $(VENV)/.base $(patsubst requirements/%.txt,$(VENV)/.driver-%,$(DRIVERS)) ## start the house: config/site.toml, or the demo house where there is none
