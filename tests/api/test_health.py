@@ -10,6 +10,14 @@ from api.snapshot import look
 from vitals import OUTPUT_STATES, PROCESS_STATES, Board
 
 MINUTE_NS = 60 * 10**9
+TWO_DAYS_NS = 48 * 60 * MINUTE_NS
+
+
+@pytest.fixture(autouse=True)
+def machine_that_has_been_up_for_days(monkeypatch):
+    """What was some minutes ago is before the beginning of the monotonic clock on a machine that was just started."""
+    clock = time.monotonic_ns
+    monkeypatch.setattr(time, "monotonic_ns", lambda: clock() + TWO_DAYS_NS)
 
 
 def reasons(house) -> list[Reason]:
