@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests.peers.carbon import Carbon, running_carbon
+from tests.peers.graphite_web import GraphiteWeb, running_graphite_web
 from tests.peers.influxd import Influxd, running_influxd
 from tests.peers.victoria_metrics import VictoriaMetrics, running_victoria_metrics
 
@@ -23,6 +24,14 @@ settings.load_profile("wattherd")
 @pytest.fixture(scope="session")
 def carbon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Carbon]:
     with running_carbon(tmp_path_factory.mktemp("carbon")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def graphite_web(carbon: Carbon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GraphiteWeb]:
+    """A graphite-web that shows what the `carbon` of the same tests has."""
+    folder = tmp_path_factory.mktemp("graphite-web")
+    with running_graphite_web(folder, carbon.whisper_dir, carbon.query_port) as server:
         yield server
 
 

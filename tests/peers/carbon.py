@@ -48,6 +48,7 @@ class Carbon:
 
     port: int
     folder: Path
+    query_port: int  # where graphite-web asks for what is not in a file yet
 
     def fetch(self, path: str, at_s: int) -> float | None:
         """Return what is in the file of `path` for that second, None while there is nothing."""
@@ -60,6 +61,10 @@ class Carbon:
             return None
         return values[0]
 
+    @property
+    def whisper_dir(self) -> Path:
+        return self.folder / "whisper"
+
     def series(self) -> list[str]:
         """Name every series that has a file."""
         root = self.folder / "whisper"
@@ -67,14 +72,22 @@ class Carbon:
 
 
 @contextlib.contextmanager
-def running_carbon(folder: Path) -> Iterator[Carbon]:
+def running_carbon(
+    folder: Path,
+    *,
+    schemas: str = _STORAGE_SCHEMAS,
+    aggregation: str = "",
+    environment: dict[str, str] | None = None,
+) -> Iterator[Carbon]:
+    """Run a carbon until the end of the block, with the storage-schemas.conf and storage-aggregation.conf given."""
     program = require("carbon-cache")
     line_port, pickle_port, query_port = free_ports(3)
     (folder / "whisper").mkdir()
     (folder / "carbon.conf").write_text(
         _CARBON_CONF.format(folder=folder, line_port=line_port, pickle_port=pickle_port, query_port=query_port)
     )
-    (folder / "storage-schemas.conf").write_text(_STORAGE_SCHEMAS)
+    (folder / "storage-schemas.conf").write_text(schemas)
+    (folder / "storage-aggregation.conf").write_text(aggregation)
     command = [program, f"--config={folder}/carbon.conf", f"--pidfile={folder}/carbon.pid", "--nodaemon", "start"]
-    with running(command, line_port, folder / "carbon.log", {"GRAPHITE_ROOT": str(folder)}):
-        yield Carbon(line_port, folder)
+    with running(command, line_port, folder / "carbon.log", {"GRAPHITE_ROOT": str(folder), **(environment or {})}):
+        yield Carbon(line_port, folder, query_port)

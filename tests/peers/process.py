@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -20,8 +20,11 @@ T = TypeVar("T")
 def require(program: str) -> str:
     """Return where `program` is; skip the test if nowhere, or fail it where REQUIRE_PEERS=1 says that it must be."""
     found = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/bin")
-    if found:
-        return found
+    return found or missing_peer(program)
+
+
+def missing_peer(program: str) -> NoReturn:
+    """Skip the test, or fail it where REQUIRE_PEERS=1 says that `program` must be there."""
     missing = f"{program} is not installed; try: make peers"
     if os.environ.get("REQUIRE_PEERS") == "1":
         pytest.fail(missing, pytrace=False)
