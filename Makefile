@@ -10,7 +10,7 @@ DRIVERS = $(wildcard $(addprefix requirements/,$(addsuffix .txt,$(shell sed -n '
 TESTS ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check format types example peers lock clean
+.PHONY: help run install test faults check format types example peers lock clean
 
 help: ## this list
 	@echo "wattherd: herds every electricity meter of a home or a workshop"; echo
@@ -53,6 +53,9 @@ check: $(VENV)/.dev ## format, lint, types, architecture
 format: $(VENV)/.dev ## format the code and mend what lint can mend
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
+
+faults: $(VENV)/.dev ## the fault lab: kills, outages, full and damaged disks, power cuts … (EXPERIMENTS="kills stops" for some)
+	@$(BIN)/python -m tests.faults.lab $(EXPERIMENTS)
 
 example: $(VENV)/.dev ## write config/example.toml anew from the docstrings
 	@$(BIN)/python orchestrator.py example > config/.example.toml && mv config/.example.toml config/example.toml

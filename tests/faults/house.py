@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,46 +22,82 @@ from pathlib import Path
 import msgspec
 
 from tests.peers.process import free_ports, wait_for
-from writer.outbox import Account, Progress
+from writer.outbox import Account, Progress, balance
 
 ROOT = Path(__file__).parents[2]
 
 
 class House:
-    """`orchestrator.py run` in a directory of its own, with an ESP32 receiver and whatever outputs a test wants."""
+    """`orchestrator.py run` in a directory of its own, with ESP32 receivers and whatever outputs a test wants.
+
+    `devices` all post to one receiver, the source "meter"; or they are told for each source, which then has its own.
+    `supervise` and `writer` are further lines of these tables.
+    """
 
     def __init__(
-        self, directory: Path, outputs: str, devices: list[str], more: str = "", commit_interval_s: float = 0.2
+        self,
+        directory: Path,
+        outputs: str,
+        devices: list[str] | Mapping[str, list[str]],
+        more: str = "",
+        commit_interval_s: float = 0.2,
+        *,
+        supervise: str = "",
+        writer: str = "",
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.data_dir = directory / "var"
         self.config = directory / "site.toml"
         self.log_path = directory / "log"
-        self.post_port, self.api_port = free_ports(2)
+        self.sources = {"meter": devices} if isinstance(devices, list) else dict(devices)
+        self.api_port, *ports = free_ports(1 + len(self.sources))
+        self.ports = dict(zip(self.sources, ports, strict=True))
         self.head = f"""
 [site]
 name = "proof"
 data_dir = "{self.data_dir}"
 [supervise]
 longest_pause_s = 0.05
+{supervise}
 [writer]
 commit_interval_s = {commit_interval_s}
+{writer}
 [api]
 port = {self.api_port}
 """
-        self.devices = devices
         self.configure(outputs, more)
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
 
     def configure(self, outputs: str, more: str = "") -> None:
-        source = f'[sources.meter]\nkind = "esp32_http"\nport = {self.post_port}\n'
-        for device in self.devices:
-            source += f'[[sources.meter.devices]]\nname = "{device}"\nmax_power_w = 1e6\n'
+        self.write(self.head + self.receivers(*self.sources) + outputs + more)
+
+    def write(self, text: str) -> None:
+        """Replace the whole configuration."""
         new = self.config.with_suffix(".new")
-        new.write_text(self.head + source + outputs + more)
+        new.write_text(text)
         new.rename(self.config)
+
+    def receivers(self, *names: str) -> str:
+        """The tables of these sources."""
+        text = ""
+        for name in names:
+            text += f'[sources.{name}]\nkind = "esp32_http"\nport = {self.ports[name]}\n'
+            for device in self.sources[name]:
+                text += f'[[sources.{name}.devices]]\nname = "{device}"\nmax_power_w = 1e6\n'
+        return text
+
+    @property
+    def devices(self) -> dict[str, str]:
+        """The source of each device."""
+        return {device: source for source, devices in self.sources.items() for device in devices}
+
+    @property
+    def post_port(self) -> int:
+        """Where the only receiver listens."""
+        [port] = self.ports.values()
+        return port
 
     def start(self) -> None:
         with self.log_path.open("ab") as log:
@@ -112,8 +149,9 @@ port = {self.api_port}
                         return int(child)
         return None
 
-    def post(self, body: object, timeout_s: float = 10.0) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.post_port, timeout=timeout_s)
+    def post(self, body: object, timeout_s: float = 10.0, source: str = "") -> tuple[int, bytes]:
+        port = self.ports[source] if source else self.post_port
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
         with closing(connection):
             connection.request("POST", "/", json.dumps(body) if not isinstance(body, bytes) else body)
             answer = connection.getresponse()
@@ -139,7 +177,7 @@ port = {self.api_port}
                     account = msgspec.msgpack.decode(state[f"account/{name}"], type=Account)
                     rows = outbox.execute("SELECT id, count FROM row").fetchall()
                     pending = sum(count for row, count in rows if progress.owes(row))
-                    dropped = progress.refused + progress.damaged + account.quota + account.lost
+                    dropped = balance(progress, account).dropped
                     found[name] = Balance(account.accepted, progress.delivered, pending, dropped)
         return found
 
@@ -149,11 +187,11 @@ class Balance:
     accepted: int
     delivered: int
     pending: int
-    dropped: int
+    dropped: dict[str, int]  # by reason
 
     @property
     def holds(self) -> bool:
-        return self.accepted == self.delivered + self.pending + self.dropped
+        return self.accepted == self.delivered + self.pending + sum(self.dropped.values())
 
 
 @dataclass
@@ -173,6 +211,7 @@ class Oracle:
 
     house: House
     pause_s: float = 0.01
+    patience_s: float = 60.0  # at the end, for each device to get rid of its reading
     posted: dict[tuple[str, int], Posted] = field(default_factory=dict)
     attempts: int = 0
 
@@ -189,11 +228,12 @@ class Oracle:
         """Stop each device after the reading that it is trying to get rid of."""
         self._leaving.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(self.patience_s)
             assert not thread.is_alive(), "a device did not get rid of its reading"
 
     def _post_all(self, device: str) -> None:
         number = 0
+        source = self.house.devices[device]
         while not self._leaving.is_set():
             number += 1
             posted = self.posted[device, number] = Posted(time.time())
@@ -201,7 +241,7 @@ class Oracle:
             while True:
                 self.attempts += 1
                 with suppress(OSError, http.client.HTTPException):
-                    status, _ = self.house.post(message, timeout_s=5)
+                    status, _ = self.house.post(message, timeout_s=5, source=source)
                     if status == 200:
                         posted.answered_s = time.time()
                         break

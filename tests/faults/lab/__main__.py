@@ -1,0 +1,79 @@
+"""Runs the fault lab: `python -m tests.faults.lab [EXPERIMENT …]`; `make faults` runs all of it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import msgspec
+
+from tests.faults.lab.bench import EXPERIMENTS, Bench, Sheet
+from tests.faults.lab.report import print_all, verdict, write_all
+
+ROOT = Path(__file__).parents[3]
+REPORT = ROOT / "build" / "faults"
+_LONGEST_S = 1800.0
+
+
+@click.command(help=__doc__)
+@click.argument("experiments", nargs=-1, type=click.Choice(EXPERIMENTS))
+@click.option("--seed", default=1, show_default=True, help="another one has other chances")
+@click.option("--scale", default=1.0, show_default=True, help="0.1 does a tenth of everything")
+@click.option("--jobs", default=2, show_default=True, help="experiments at a time")
+@click.option("--keep", is_flag=True, help="leave the files of each experiment where they are")
+@click.option("--sheet", type=click.Path(path_type=Path), hidden=True, help="run one, here, and leave its findings")
+def main(experiments: Sequence[str], seed: int, scale: float, jobs: int, keep: bool, sheet: Path | None) -> None:
+    if sheet:
+        found = Bench(experiments[0], sheet.parent, seed, scale).run()
+        sheet.write_bytes(msgspec.json.encode(found))
+        return
+    sheets = run_all(experiments or EXPERIMENTS, seed, scale, jobs, keep=keep)
+    print_all(sheets)
+    write_all(sheets, REPORT)
+    click.echo(f"written to {REPORT.relative_to(ROOT)}/report.json and report.md")
+    sys.exit(0 if all(one.passed or one.skipped for one in sheets) else 1)
+
+
+def run_all(experiments: Sequence[str], seed: int, scale: float, jobs: int, *, keep: bool) -> list[Sheet]:
+    """Run each experiment in a process and a directory of its own, `jobs` at a time."""
+    waiting = list(experiments)
+    running: dict[str, tuple[subprocess.Popen[bytes], Path, float]] = {}
+    sheets: dict[str, Sheet] = {}
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            name = waiting.pop(0)
+            directory = Path(tempfile.mkdtemp(prefix=f"wattherd-{name}-"))
+            sheet = directory / "sheet.json"
+            command = [sys.executable, "-m", "tests.faults.lab", name, "--seed", str(seed), "--scale", str(scale)]
+            process = subprocess.Popen([*command, "--sheet", str(sheet)], cwd=ROOT)
+            running[name] = process, directory, time.monotonic()
+        for name, (process, directory, since_s) in list(running.items()):
+            if process.poll() is None and time.monotonic() - since_s > _LONGEST_S:
+                process.kill()
+            if process.poll() is not None:
+                sheets[name] = found = _sheet(name, directory / "sheet.json", seed, scale)
+                click.echo(f"{name}: {verdict(found)} after {found.took_s:.0f} s")
+                if keep:
+                    click.echo(f"{name}: its files are in {directory}")
+                else:
+                    shutil.rmtree(directory, ignore_errors=True)
+                del running[name]
+        time.sleep(0.1)
+    return [sheets[name] for name in experiments]
+
+
+def _sheet(name: str, path: Path, seed: int, scale: float) -> Sheet:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Sheet)
+    except (OSError, ValueError) as error:
+        return Sheet(name, "", seed, scale, differences=[f"it ended without a word: {error}"])
+
+
+if __name__ == "__main__":
+    main()

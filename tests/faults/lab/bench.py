@@ -1,0 +1,125 @@
+"""What an experiment gets and what it leaves: a place, a chance that can be had again, a scale, a sheet of findings."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from msgspec import Struct
+
+EXPERIMENTS = (
+    "kills",
+    "parent_kills",
+    "stops",
+)
+_BUSY = 1.5  # from here on the sheet says that the machine was busy
+
+
+class Counts(Struct):
+    """What became of the readings at one output."""
+
+    sent: int = 0  # distinct readings that the oracle posted
+    accepted: int = 0
+    delivered: int = 0
+    pending: int = 0
+    dropped: dict[str, int] = {}  # by reason
+    lost: int = 0  # that the oracle knows of and the output has not
+    doubled: int = 0  # that the output has more than once
+
+
+class Sheet(Struct):
+    """The findings of one experiment."""
+
+    experiment: str
+    promise: str
+    seed: int
+    scale: float
+    outputs: dict[str, Counts] = {}
+    figures: dict[str, float | int | str] = {}
+    differences: list[str] = []
+    skipped: str = ""
+    took_s: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return not self.differences and not self.skipped
+
+
+class Bench:
+    """One experiment at work."""
+
+    def __init__(self, experiment: str, directory: Path, seed: int, scale: float) -> None:
+        module = importlib.import_module(f"tests.faults.lab.experiments.{experiment}")
+        self._run = module.run
+        self.directory = directory
+        self.scale = scale
+        self.chance = random.Random(f"{seed}/{experiment}")
+        self.busy = _busy()  # how many times longer everything takes, because of what else this machine does
+        self.sheet = Sheet(experiment, module.PROMISE, seed, scale)
+
+    def run(self) -> Sheet:
+        """Do the experiment. Whatever it raises is a difference too."""
+        began_s = time.monotonic()
+        try:
+            self._run(self)
+        except pytest.skip.Exception as reason:
+            self.sheet.skipped = str(reason)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - also pytest's own way of failing, which is no Exception
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            told = str(error).strip() or type(error).__name__
+            self.sheet.differences.append(f"{told[:2000]} ({Path(where.filename).name}:{where.lineno})")
+        self.busy = max(self.busy, _busy())
+        if self.busy > _BUSY:
+            self.figure("how many times slower the machine was than an idle one", self.busy)
+        self.sheet.took_s = round(time.monotonic() - began_s, 1)
+        return self.sheet
+
+    def times(self, full: int, least: int = 1) -> int:
+        """How often to do what the whole experiment does `full` times."""
+        return max(least, round(full * self.scale))
+
+    def expect(self, holds: object, what: str) -> None:
+        """Note a difference, and go on, where something is not as promised."""
+        if not holds:
+            self.sheet.differences.append(what)
+
+    def expect_within(self, took_s: float, limit_s: float, what: str) -> None:
+        """Note it as a difference where something took too long, on a machine that has nothing else to do.
+
+        On one that has, the limit is as much longer as a new process takes longer than the work in it.
+        """
+        self.busy = max(self.busy, _busy())
+        if took_s > limit_s * self.busy:
+            self.expect(False, f"{what} took {took_s:.1f} s: the limit is {limit_s} s, times {self.busy:.1f} (busy)")
+
+    def figure(self, name: str, value: float | str) -> None:
+        self.sheet.figures[name] = round(value, 3) if isinstance(value, float) else value
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        began_s = time.monotonic()
+        yield
+        self.figure(name, time.monotonic() - began_s)
+
+
+def _busy() -> float:
+    """Return how many times longer than its own work a new process takes; 1.0 on an idle machine."""
+    ratios = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run([sys.executable, "-c", "import json, http.client"], check=True)
+        after = os.times()
+        worked_s = after.children_user + after.children_system - before.children_user - before.children_system
+        ratios.append((after.elapsed - before.elapsed) / max(worked_s, 0.01))
+    return max(1.0, sorted(ratios)[1])
