@@ -1,4 +1,4 @@
-"""The part of the fault lab that runs with every test: the experiments, smaller. `make faults` does the whole of them."""
+"""The part of the fault lab that runs with every test: fewer of everything. `make faults` does the whole of it."""
 
 from __future__ import annotations
 
