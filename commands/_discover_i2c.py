@@ -58,7 +58,7 @@ def look(buses: Sequence[int]) -> Discovery:
         found.what_now = []
         return found
     blocks: list[str] = []
-    for number in buses or _buses_in(Path("/dev")):
+    for number in buses or buses_in(Path("/dev")):
         try:
             with SMBus(number) as bus:
                 chips = probe(bus)
@@ -139,7 +139,7 @@ def _word(bus: WordBus, address: int, register: int) -> int:
     return swapped(bus.read_word_data(address, register))
 
 
-def _buses_in(folder: Path) -> list[int]:
+def buses_in(folder: Path) -> list[int]:
     found = [re.fullmatch(r"i2c-(\d+)", path.name) for path in folder.glob("i2c-*")]
     return sorted(int(match[1]) for match in found if match)
 

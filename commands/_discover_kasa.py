@@ -129,7 +129,7 @@ def _wants_account(one: _Met) -> bool:
 
 
 def _block(met: Sequence[_Met], *, with_account: bool) -> str:
-    lines = ["[sources.plugs]", 'kind = "kasa"']
+    lines = ["[sources.kasa]", 'kind = "kasa"']
     if with_account:
         lines += [
             f'username_env = "{_USERNAME}"  # put KASA_USERNAME=… and',
@@ -146,7 +146,7 @@ def _block(met: Sequence[_Met], *, with_account: bool) -> str:
         outlets = {number: outlet.alias for number, outlet in enumerate(facts.outlets, 1) if outlet.has_meter}
         for number, alias in (outlets or {0: facts.alias}).items():
             fallback = f"plug-{one.announced.address.rpartition('.')[2]}" + (f"-{number}" if number else "")
-            lines += ["", "[[sources.plugs.devices]]", f'name = "{_name(alias, fallback, names)}"', *where]
+            lines += ["", "[[sources.kasa.devices]]", f'name = "{_name(alias, fallback, names)}"', *where]
             if number:
                 lines.append(f'child = "{number}"')
     return "\n".join(lines) + "\n"

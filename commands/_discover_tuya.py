@@ -140,7 +140,7 @@ def _entry(seen: _Seen) -> dict[str, Any]:
 def _block(seen: list[_Seen], known: Mapping[str, Known], keys_file: str) -> str:
     if not seen:
         return ""
-    lines = ["[sources.plugs]", 'kind = "tuya"', f"keys_file = {json.dumps(keys_file)}"]
+    lines = ["[sources.tuya]", 'kind = "tuya"', f"keys_file = {json.dumps(keys_file)}"]
     taken: set[str] = set()
     for one in seen:
         claim = one.claim
@@ -163,7 +163,7 @@ def _block(seen: list[_Seen], known: Mapping[str, Known], keys_file: str) -> str
 
 
 def _table(name: str, device_id: str, rest: list[str]) -> list[str]:
-    return ["", "[[sources.plugs.devices]]", f'name = "{name}"', f'id = "{device_id}"', *rest]
+    return ["", "[[sources.tuya.devices]]", f'name = "{name}"', f'id = "{device_id}"', *rest]
 
 
 def _channels(known: Known) -> list[str]:

@@ -68,7 +68,7 @@ def _rewritten(file: Path, values: Mapping[str, Setting], suffix: str, change: C
     try:
         text = _text(real)
         new = change(text)
-        backup = _copied(real, suffix)
+        backup = backed_up(real, suffix)
         try:
             _replace(real, new.encode())
         except OSError:
@@ -237,8 +237,8 @@ def _listed(values: Mapping[str, Setting]) -> str:
     return ", ".join(f"{key} = {value!r}" for key, value in values.items())
 
 
-def _copied(file: Path, suffix: str) -> Path:
-    """Make a backup that replaces no earlier one."""
+def backed_up(file: Path, suffix: str) -> Path:
+    """Make a copy beside a file that replaces no earlier one. Raise `OSError`."""
     content, mode = file.read_bytes(), stat.S_IMODE(file.stat().st_mode)
     for number in range(1, _MOST_BACKUPS):
         backup = file.with_name(f"{file.name}.{suffix}-{number}")
