@@ -1,0 +1,84 @@
+// Is the house well? Every source and output with its state, and for each trouble what is wrong and what to do now.
+
+import { byId, make, mood, say, show } from "./dom.js";
+import { count, duration, known } from "./numbers.js";
+
+const MOODS = ["good", "waiting", "bad", "unknown"];
+
+export class Health {
+  #told = "";
+
+  /** Show what the api says of the house. */
+  show(health) {
+    const { reasons, sources, outputs, writer, clock } = health;
+    const parts = new Set(reasons.map((reason) => reason.part)).size;
+    this.#verdict(parts ? "bad" : "good", parts ? `${count(parts, "thing")} need${parts === 1 ? "s" : ""} attention` : "Everything is well");
+    const attention = reasons.map((reason) => make("li", {}, make("b", {}, reason.part), " ", ...sentences(reason)));
+    byId("attention-list").replaceChildren(...attention);
+    show(byId("attention"), reasons.length > 0);
+    rows("sources-rows", sources, reasons, "source", sourceWords);
+    rows("outputs-rows", outputs, reasons, "output", outputWords);
+    show(byId("sources-empty"), !sources.length);
+    show(byId("outputs-empty"), !outputs.length);
+    say(byId("health-writer"), writerWords(writer, clock));
+  }
+
+  /** Nobody knows how the house is, because nobody answers. */
+  unknown() {
+    this.#verdict("unknown", "No connection to the house");
+    show(byId("attention"), false);
+  }
+
+  #verdict(kind, words) {
+    mood(byId("verdict"), MOODS, kind);
+    if (words !== this.#told) say(byId("verdict"), words);
+    this.#told = words;
+  }
+}
+
+function rows(id, parts, reasons, kind, words) {
+  const made = parts.map((part) => {
+    const troubles = reasons.filter((reason) => reason.part === `${kind} ${part.name}`);
+    const note = part.note && !troubles.some((reason) => reason.what.includes(part.note)) ? part.note : "";
+    return make(
+      "tr",
+      { role: "row" },
+      make("th", { scope: "row", role: "rowheader", class: "name" }, make("span", { class: "device-name" }, part.name), part.kind && part.kind !== part.name ? make("small", {}, part.kind) : null),
+      make("td", { role: "cell", class: "state-cell" }, make("span", { class: `state ${part.mood}` }, part.state)),
+      make(
+        "td",
+        { role: "cell", class: "words" },
+        make("p", {}, words(part)),
+        ...troubles.map((reason) => make("p", { class: "trouble" }, ...sentences(reason))),
+        note ? make("p", {}, note) : null,
+      ),
+    );
+  });
+  byId(id).replaceChildren(...made);
+}
+
+function sentences({ what, remedy }) {
+  return [what, remedy ? make("span", { class: "remedy" }, remedy) : null].filter(Boolean);
+}
+
+function sourceWords(source) {
+  const last = known(source.last_reading_age_s) ? `last reading ${duration(source.last_reading_age_s)} ago` : "no reading yet";
+  const again = source.restarts ? ` · started again ${count(source.restarts, "time")}` : "";
+  return `${last} · ${count(source.readings, "reading")}${again}`;
+}
+
+function outputWords(output) {
+  const words = [`${count(output.delivered, "record")} delivered`, `${count(output.pending, "record")} waiting`];
+  if (known(output.oldest_pending_age_s) && output.oldest_pending_age_s > 60) words.push(`the oldest for ${duration(output.oldest_pending_age_s)}`);
+  if (output.dropped) words.push(`${count(output.dropped, "record")} lost`);
+  return words.join(" · ");
+}
+
+function writerWords(writer, clock) {
+  const words = [];
+  if (known(writer?.last_commit_age_s)) words.push(`Last written to the disk ${duration(writer.last_commit_age_s)} ago.`);
+  if (writer?.held) words.push(`${count(writer.held, "record")} held until the clock is set.`);
+  if (clock) words.push(clock.synced ? "The clock is set." : "The clock is not set by a time service.");
+  if (clock?.steps) words.push(`It was set anew ${count(clock.steps, "time")}.`);
+  return words.join(" ");
+}
