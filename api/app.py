@@ -8,6 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.health import reasons_not_ready, simulated
+from api.limits import LimitsCollector
 from api.metrics import render
 from api.page import landing_page
 from api.reconciliations import ReconciliationCollector
@@ -29,6 +30,7 @@ def create_app(settings: Settings, board: Board) -> FastAPI:
     app = FastAPI(title="wattherd", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_Count, row=board.claim("api", "api"))
     compared = ReconciliationCollector(settings, lambda: look(board).utc_ns)
+    limits = LimitsCollector(settings, board)
 
     # All of them are `async`: they run in the loop that beats, so that a request that hangs is noticed, and the
     # process needs no second thread.
@@ -52,7 +54,7 @@ def create_app(settings: Settings, board: Board) -> FastAPI:
     async def metrics() -> Response:
         """Every number of the board, and what the history says of reconciliations, for Prometheus."""
         return Response(
-            render(board, settings.site.name, compared), headers=_HEADERS, media_type=CONTENT_TYPE_PLAIN_0_0_4
+            render(board, settings.site.name, compared, limits), headers=_HEADERS, media_type=CONTENT_TYPE_PLAIN_0_0_4
         )
 
     @app.api_route("/", methods=_READ_ONLY)

@@ -128,11 +128,12 @@ def _sources(settings: Settings, seen: Snapshot) -> Iterator[Reason]:
         process = seen.find("process", f"source.{worker.name}")
         began_ns = process["since_ns"] if process else 0
         age_s = seen.age_s(max(worker["last_reading_ns"], began_ns))
-        if age_s is not None and age_s > _missed_after_s(settings, worker.name):
+        if age_s is not None and age_s > missed_after_s(settings, worker.name):
             yield Reason(part, f"no reading for {in_words(age_s)}; is the device switched on and in reach?")
 
 
-def _missed_after_s(settings: Settings, name: str) -> float:
+def missed_after_s(settings: Settings, name: str) -> float:
+    """Return how many seconds without a reading of a source are too many."""
     source = settings.sources.get(name)
     return max(MISSED_AFTER_S, 3 * source.interval_s if isinstance(source, PolledTable) else 0)
 

@@ -2,74 +2,116 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from api.limits import LimitsCollector
+from api.metrics import render
 from api.reconciliations import _Series
+from config.settings import Api, ClockRules, Settings, Site, Supervise, Writer
+from tests.peers.process import require
+from vitals import Board
 
-RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yml"
-CASES = """
-rule_files: [{rules}]
-evaluation_interval: 1m
-tests:
-  - interval: 1m
-    input_series:
-      - series: 'wattherd_reconciliation_outside{{reconciliation="house", view="meter/led"}}'
-        values: '0x60 1x90'
-      - series: 'wattherd_reconciliation_negative{{reconciliation="house", view="meter/led"}}'
-        values: '1x10 0x10 1x130'
-      - series: 'wattherd_reconciliation_complete{{reconciliation="house"}}'
-        values: '0x150'
-    alert_rule_test:
-      - {{alertname: WattherdMetersDisagree, eval_time: 115m, exp_alerts: []}}
-      - alertname: WattherdMetersDisagree
-        eval_time: 125m
-        exp_alerts:
-          - exp_labels: {{severity: warning, reconciliation: house, view: meter/led}}
-            exp_annotations:
-              summary: meter/led and the meter to trust of house disagreed yesterday
-              description: ./orchestrator.py compare house says by how much and what to do
-      - {{alertname: WattherdMoreThanThereIs, eval_time: 30m, exp_alerts: []}}
-      - alertname: WattherdMoreThanThereIs
-        eval_time: 40m
-        exp_alerts:
-          - exp_labels: {{severity: warning, reconciliation: house, view: meter/led}}
-            exp_annotations:
-              summary: meter/led shows more power than the meter to trust of house has
-              description: a clamp on the wrong wire, a circuit that is counted twice, or one that is fed by the sun
-      - {{alertname: WattherdMetersNotCompared, eval_time: 150m, exp_alerts: []}}
-"""
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "deploy" / "prometheus"
+CASES = sorted((Path(__file__).parent / "prometheus").glob("*.yml"))
 
 
 @pytest.fixture
 def promtool() -> str:
-    found = shutil.which("promtool")
-    if not found:
-        if os.environ.get("REQUIRE_PEERS") == "1":
-            pytest.fail("promtool is missing: make peers")
-        pytest.skip("promtool is missing: apt install prometheus")
-    return found
+    return require("promtool")
 
 
-def test_promtool_understands_the_rules(promtool: str) -> None:
-    checked = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, text=True, timeout=60)
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def rules(file: str) -> list[dict[str, Any]]:
+    groups = yaml.safe_load((RULES / file).read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+ALERTS = [rule["alert"] for rule in rules("alerts.yml")]
+
+
+def series() -> set[str]:
+    """Every series that the api can have."""
+    house = Settings(
+        site=Site(data_dir="/"),
+        supervise=Supervise(),
+        writer=Writer(),
+        clock=ClockRules(),
+        api=Api(),
+        sources={},
+        outputs={},
+    )
+    page = render(Board(), "home", LimitsCollector(house, Board())).decode()
+    return {*re.findall(r"^# TYPE (\w+)", page, re.MULTILINE)} | {family.name for family in _Series().families}
+
+
+def test_promtool_understands_the_whole_configuration(promtool: str) -> None:
+    checked = run(promtool, "check", "config", RULES / "prometheus.yml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "3 rules found" in checked.stdout
+    assert "alerts.yml" in checked.stdout
+    assert f"{len(ALERTS)} rules found" in checked.stdout
 
 
-def test_the_rules_ring_after_a_while_and_not_before(promtool: str, tmp_path: Path) -> None:
-    cases = tmp_path / "cases.yml"
-    cases.write_text(CASES.format(rules=RULES))
-    tested = subprocess.run([promtool, "test", "rules", cases], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("case", [case.name for case in CASES])
+def test_the_rules_ring_when_they_should_and_not_before(promtool: str, case: str) -> None:
+    tested = run(promtool, "test", "rules", Path(__file__).parent / "prometheus" / case)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
+@pytest.mark.parametrize("alert", ALERTS)
+@pytest.mark.parametrize("instead", ["vector(0) > 1", "vector(1)"])
+def test_an_alert_that_never_or_always_rang_would_be_noticed(
+    promtool: str, tmp_path: Path, alert: str, instead: str
+) -> None:
+    broken = yaml.safe_load((RULES / "alerts.yml").read_text())
+    [rule] = [rule for group in broken["groups"] for rule in group["rules"] if rule.get("alert") == alert]
+    if rule["expr"] == instead:
+        pytest.skip("it is meant to ring always")
+    rule["expr"] = instead
+    for file in RULES.glob("*.yml"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "alerts.yml").write_text(yaml.safe_dump(broken))
+    for case in CASES:
+        if re.search(rf"\b{alert}\b", text := case.read_text()):
+            (tmp_path / f"test-{case.name}").write_text(text.replace("../../../deploy/prometheus/", ""))
+    assert run(promtool, "test", "rules", *tmp_path.glob("test-*.yml")).returncode == 1
+
+
 def test_the_rules_ask_only_for_series_that_there_are() -> None:
-    asked = set(re.findall(r"wattherd_\w+", " ".join(re.findall(r"expr: (.*)", RULES.read_text()))))
+    recorded = {rule["record"] for rule in rules("recording.yml")}
+    asked = {
+        name
+        for file in ("recording.yml", "alerts.yml")
+        for rule in rules(file)
+        for name in re.findall(r"wattherd(?:_\w+|:[\w:]+)", rule["expr"])
+    }
     assert asked
-    assert asked <= {family.name for family in _Series().families}
+    assert asked <= series() | recorded
+
+
+def test_each_alert_says_what_and_what_now_and_how_bad() -> None:
+    for rule in rules("alerts.yml"):
+        assert rule["labels"]["severity"] in ("critical", "warning", "info", "none"), rule["alert"]
+        assert {*rule["annotations"]} == {"summary", "description"}, rule["alert"]
+
+
+def test_each_recording_is_asked_for_by_a_rule_or_a_dashboard() -> None:
+    readers = [RULES / "alerts.yml", RULES / "recording.yml", *(ROOT / "deploy" / "grafana").rglob("*.json")]
+    text = "\n".join(file.read_text() for file in readers)
+    for rule in rules("recording.yml"):
+        assert re.search(rf"(?<!record: ){re.escape(rule['record'])}\b", text), rule["record"]
+
+
+def test_the_page_about_prometheus_tells_of_each_alert_and_of_no_other() -> None:
+    told = re.findall(r"`(Wattherd\w+)`", (ROOT / "docs" / "prometheus.md").read_text())
+    assert {*told} == {*ALERTS}
