@@ -8,13 +8,16 @@ SITE := config/site.toml
 # Only the drivers of the kinds that the configuration names: a house of plugs needs no compiler for SPI.
 DRIVERS = $(wildcard $(addprefix requirements/,$(addsuffix .txt,$(shell sed -n 's/^[[:space:]]*kind[[:space:]]*=[[:space:]]*"\([a-z0-9_]*\)".*/\1/p' $(SITE) config/conf.d/*.toml 2>/dev/null | sort -u))))
 TESTS ?= .
+# Only /etc belongs to root.
+AS_ROOT = $(if $(or $(DESTDIR),$(filter 0,$(shell id -u))),,sudo)
+SERVICE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test faults check format types example peers lock clean
+.PHONY: help run install install-service uninstall-service test faults check format types example peers lock clean
 
 help: ## this list
 	@echo "wattherd: herds every electricity meter of a home or a workshop"; echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14 | sed 's/^/  make /'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20 | sed 's/^/  make /'
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "wattherd needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
@@ -40,6 +43,12 @@ run: $(VENV)/.base $(patsubst requirements/%.txt,$(VENV)/.driver-%,$(DRIVERS)) #
 	@exec $(BIN)/python orchestrator.py run
 
 install: $(VENV)/.base $(patsubst requirements/%.txt,$(VENV)/.driver-%,$(DRIVERS)) ## set up the virtual environment and the drivers that the configuration names
+
+install-service: install ## start the house with the machine, by systemd (asks nothing; DESTDIR=… only writes)
+	@$(AS_ROOT) $(BIN)/python orchestrator.py service install $(if $(DESTDIR),--destdir "$(DESTDIR)") $(SERVICE)
+
+uninstall-service: ## stop it and take its units away; data and configuration stay
+	@$(AS_ROOT) $(BIN)/python orchestrator.py service uninstall $(if $(DESTDIR),--destdir "$(DESTDIR)")
 
 test: $(VENV)/.dev ## every test that needs no hardware (REQUIRE_PEERS=1: a missing server is a failure)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)

@@ -6,14 +6,18 @@ import os
 from pathlib import Path
 
 
-def replaced(path: Path, content: bytes) -> None:
-    """Put a file for its owner alone in the place of another in one step, down to the disk. Raises `OSError`."""
+def replaced(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Put a file in the place of another in one step, down to the disk; by default for its owner alone.
+
+    Raises `OSError`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new-{os.getpid()}")
     new.unlink(missing_ok=True)  # of a process that had our number and was killed
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)  # whatever the umask says
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
