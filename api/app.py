@@ -1,77 +1,120 @@
-"""What the api answers: every answer is made from the board when it is asked for, and no request changes anything."""
+"""What the api answers, put together. No request changes anything."""
 
 from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.answers import listen_to_mistakes
 from api.health import reasons_not_ready, simulated
 from api.limits import LimitsCollector
 from api.metrics import render
 from api.page import landing_page
 from api.reconciliations import ReconciliationCollector
+from api.site import PAGE, static_routes
 from api.snapshot import look
-from config.settings import Settings
-from vitals import Board, Row
+from api.stream import Newsroom
+from api.v1 import Sight, routes_of_now
+from api.v1_history import routes_of_history
 
-_READ_ONLY = ["GET", "HEAD"]
-_HEADERS = {
+_COMPRESSED_FROM_BYTES: Final = 1000
+_NEVER_IN_A_THREAD: Final = 2**62  # what we send comes in pieces that the loop compresses in a moment
+_HEADERS: Final = {
     "Cache-Control": "no-store",  # a number that comes from a cache is an old number shown as a new one
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
+_HEADERS_OF_PLAIN_PAGE: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 }
 
 
-def create_app(settings: Settings, board: Board) -> FastAPI:
+def create_app(sight: Sight, newsroom: Newsroom) -> FastAPI:
     """Make the application for one house."""
     # FastAPI's own pages load their scripts from the internet, which a house without it does not have.
     app = FastAPI(title="wattherd", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(_Count, row=board.claim("api", "api"))
+    settings, board = sight.settings, sight.board
+    row = board.claim("api", "api")
     compared = ReconciliationCollector(settings, lambda: look(board).utc_ns)
     limits = LimitsCollector(settings, board)
+    listen_to_mistakes(app)
 
     # All of them are `async`: they run in the loop that beats, so that a request that hangs is noticed, and the
     # process needs no second thread.
 
-    @app.api_route("/healthz", methods=_READ_ONLY)
+    @app.get("/healthz")
     async def healthz() -> Response:
         """This process lives. Whether the house is well is another question: `/readyz`."""
-        return JSONResponse({"status": "ok"}, headers=_HEADERS)
+        return JSONResponse({"status": "ok"})
 
-    @app.api_route("/readyz", methods=_READ_ONLY)
+    @app.get("/readyz")
     async def readyz() -> Response:
         """Everything measures and everything arrives; if not, 503 and every reason."""
         seen = look(board)
         demo = {"simulated": True} if simulated(seen) else {}
         if reasons := reasons_not_ready(settings, seen):
             listed = [{"part": reason.part, "what": reason.what} for reason in reasons]
-            return JSONResponse({"status": "not ready", "reasons": listed, **demo}, 503, headers=_HEADERS)
-        return JSONResponse({"status": "ready", **demo}, headers=_HEADERS)
+            return JSONResponse({"status": "not ready", "reasons": listed, **demo}, 503)
+        return JSONResponse({"status": "ready", **demo})
 
-    @app.api_route("/metrics", methods=_READ_ONLY)
+    @app.get("/metrics")
     async def metrics() -> Response:
         """Every number of the board, and what the history says of reconciliations, for Prometheus."""
         return Response(
-            render(board, settings.site.name, compared, limits), headers=_HEADERS, media_type=CONTENT_TYPE_PLAIN_0_0_4
+            render(board, settings.site.name, compared, limits), media_type=CONTENT_TYPE_PLAIN_0_0_4
         )
 
-    @app.api_route("/", methods=_READ_ONLY)
-    async def page() -> Response:
-        """The landing page, for people."""
-        return HTMLResponse(landing_page(settings, look(board)), headers=_HEADERS)
+    if not PAGE.exists():
 
+        @app.get("/")
+        async def page() -> Response:
+            """The landing page, for people."""
+            return HTMLResponse(landing_page(settings, look(board)), headers=_HEADERS_OF_PLAIN_PAGE)
+
+    app.include_router(static_routes())
+    app.include_router(routes_of_now(sight, newsroom))
+    app.include_router(routes_of_history(sight))
+    app.add_middleware(
+        GZipMiddleware,
+        minimum_size=_COMPRESSED_FROM_BYTES,
+        compresslevel=5,
+        thread_minimum_size=_NEVER_IN_A_THREAD,
+    )
+    app.add_middleware(_Guarded, count=lambda: row.add("requests"))
     return app
 
 
-class _Count:
-    """Counts every request on the board, also those that found nothing."""
+class _Guarded:
+    """Counts every request on the board, also those that found nothing, and puts the same headers on every answer."""
 
-    def __init__(self, app: ASGIApp, row: Row) -> None:
+    def __init__(self, app: ASGIApp, count: Any) -> None:
         self._app = app
-        self._row = row
+        self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._row.add("requests")
-        await self._app(scope, receive, send)
+        self._count()
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(_without_head(scope), receive, with_headers)
+
+
+def _without_head(scope: Scope) -> MutableMapping[str, Any]:
+    """Answer HEAD as GET: the server leaves the body out by itself."""
+    return {**scope, "method": "GET", "wattherd.head": True} if scope.get("method") == "HEAD" else scope

@@ -1,4 +1,4 @@
-"""The api process: an HTTP server that lives and dies alone. It holds no device and no data."""
+"""The api process: an HTTP server that lives and dies alone. It holds no device, and no data that is not elsewhere."""
 
 from __future__ import annotations
 
@@ -13,10 +13,19 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import create_app
+from api.channels import Channels
 from api.connections import PatientProtocol
+from api.live import Live
+from api.parts import health
+from api.snapshot import look
+from api.stream import Newsroom
+from api.v1 import Sight, keeps_history
 from config.settings import Settings
+from history.queries import History
+from tap import Basin
 from vitals import Board, Row
 
 logger = logging.getLogger("api")
@@ -24,10 +33,14 @@ logger = logging.getLogger("api")
 # A burst of connections is accepted in one go before the surplus is closed: this many descriptors more, at most.
 _BACKLOG = 128
 _BEAT_EVERY_S = 1.0
+_MOST_DROPS = 64  # taken from the tap in one go
 
 
-def main(settings: Settings, board: Board) -> None:
-    """Answer requests until SIGTERM. Exit with EX_CONFIG if the address cannot be had: only a person can mend that."""
+def main(settings: Settings, board: Board, basin: Basin | None = None, house_since_ns: int = 0) -> None:
+    """Answer requests until SIGTERM. Exit with EX_CONFIG if the address cannot be had: only a person can mend that.
+
+    `basin` is where the writer's values arrive; `house_since_ns` (CLOCK_MONOTONIC) is when the house was started.
+    """
     row = board.claim("api", "api")
     host, port = settings.api.host, settings.api.port
     try:
@@ -38,18 +51,52 @@ def main(settings: Settings, board: Board) -> None:
         logger.error(trouble)
         sys.exit(os.EX_CONFIG)
     row.note = ""
-    server = _Server(_server_config(settings, board))
+    sight = sight_of(settings, board, house_since_ns)
+    newsroom = Newsroom(sight.live, lambda: health(settings, look(board)))
+    server = _Server(_server_config(create_app(sight, newsroom)))
     # That somebody's open connection is cut when the house stops is no error.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown" not in str(record.msg))
     signal.signal(signal.SIGTERM, server.handle_exit)  # not SIGINT: what Ctrl-C means is the parent's decision
     logger.info("serving %s", " and ".join(_url(listener) for listener in listeners))
-    asyncio.run(_serve(server, listeners, row))
+    asyncio.run(_serve(server, listeners, row, live=sight.live, newsroom=newsroom, basin=basin))
 
 
-async def _serve(server: uvicorn.Server, listeners: list[socket.socket], row: Row) -> None:
-    beating = asyncio.create_task(_beat(row))
+async def _serve(
+    server: uvicorn.Server,
+    listeners: list[socket.socket],
+    row: Row,
+    *,
+    live: Live,
+    newsroom: Newsroom,
+    basin: Basin | None,
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        newsroom.close()
+        server.handle_exit(signal.SIGTERM, None)
+
+    def take() -> None:
+        for drop in basin.drops(_MOST_DROPS) if basin else ():
+            live.take(drop)
+
+    loop.add_signal_handler(signal.SIGTERM, leave)
+    if basin:
+        loop.add_reader(basin.fileno(), take)
+    tasks = [asyncio.create_task(_beat(row)), asyncio.create_task(newsroom.work())]
     await server.serve(sockets=listeners)
-    beating.cancel()
+    for task in tasks:
+        task.cancel()
+
+
+def sight_of(settings: Settings, board: Board, house_since_ns: int) -> Sight:
+    """Open everything that is looked at, and remember what was known before."""
+    channels = Channels(settings)
+    live = Live(channels)
+    history = History(settings.data_dir / "history.db") if keeps_history(settings) else None
+    if history:
+        live.seed(history)
+    return Sight(settings, board, channels, live, history, house_since_ns)
 
 
 async def _beat(row: Row) -> None:
@@ -67,9 +114,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server_config(settings: Settings, board: Board) -> uvicorn.Config:
+def _server_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(settings, board),
+        app,
         loop="asyncio",
         http=PatientProtocol,
         ws="none",

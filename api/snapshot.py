@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from logs import format_line
 from vitals import FIELDS, PROCESS_STATES, Board, Row
@@ -55,10 +55,22 @@ class Snapshot:
         return max(0, self.utc_ns - since_utc_ns) / 1e9 if since_utc_ns else None
 
 
+class Now(NamedTuple):
+    """What both clocks say."""
+
+    monotonic_ns: int
+    utc_ns: int
+
+
+def now() -> Now:
+    """Ask both clocks."""
+    return Now(time.monotonic_ns(), time.time_ns())
+
+
 def look(board: Board) -> Snapshot:
     """Read every row of the board once."""
     roles = {role: _rows(board, role) for role in FIELDS}
-    return Snapshot(roles, monotonic_ns=time.monotonic_ns(), utc_ns=time.time_ns())
+    return Snapshot(roles, *now())
 
 
 def is_up(process: FrozenRow) -> bool:

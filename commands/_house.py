@@ -14,6 +14,7 @@ from api import serve
 from channel import Receiver
 from config.settings import Settings, SourceTable, Table
 from supervise.house import House, Plan, Role, Start
+from tap import Basin, Spout
 from workers import _realtime, _runtime
 from writer.ingest import Ingest, WriterPlan
 
@@ -113,8 +114,8 @@ def _be_writer(plan: WriterPlan, secrets: dict[str, str], start: Start) -> None:
     os.environ.update(secrets)
     receivers = [Receiver(end, stream) for stream, end in start.receivers.items()]
     outputs = {name: start.board.claim("output", name) for name in plan.outputs}
-    Ingest(plan, receivers, start.board.claim("writer", "writer"), outputs, start.board).run()
+    Ingest(plan, receivers, start.board.claim("writer", "writer"), outputs, start.board, spout=Spout(start.tap)).run()
 
 
 def _be_api(settings: Settings, start: Start) -> None:
-    serve.main(settings, start.board)
+    serve.main(settings, start.board, Basin(start.tap) if start.tap else None, start.house_since_ns)

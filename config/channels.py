@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from config.lines import Place
-from config.settings import ChannelTable, ReconciliationTable, SourceTable, TariffTable
+from config.settings import Appliance, ChannelTable, ReconciliationTable, SourceTable, TariffTable
 from config.words import nearest
 
 
@@ -30,6 +30,15 @@ def check_views(
         for channel in [one for view in table.channels for one in view]:
             if what := _no_channel(channel, sources):
                 yield ("reconciliations", name, "views"), f"{channel:.140}: {what}"
+
+
+def check_appliances(
+    appliances: Sequence[Appliance], sources: Mapping[str, SourceTable]
+) -> Iterator[tuple[Place, str]]:
+    """Yield the mistakes of `[api] appliances`."""
+    for number, appliance in enumerate(appliances):
+        if what := _no_channel(appliance.channel, sources):
+            yield ("api", "appliances", number, "channel"), f"{appliance.channel:.140}: {what}"
 
 
 def _no_channel(channel: str, sources: Mapping[str, SourceTable]) -> str:

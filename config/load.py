@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
 
-from config.channels import check_channels, check_views
+from config.channels import check_appliances, check_channels, check_views
 from config.env import read_env
 from config.lines import Place, line_numbers
 from config.settings import (
@@ -247,6 +247,8 @@ def _settings(reading: _Reading, catalog: Catalog, files: tuple[Path, ...], base
     _check_timezone(reading)
     _check_files(reading, outputs)
     wrong += [*check_channels(channels, sources, tariffs), *check_views(reconciliations, sources)]
+    if isinstance(api := house["api"], Api):
+        wrong += check_appliances(api.appliances, sources)
     for place, what in [*reading.mistakes, *wrong]:
         reading.complain(place, what)
     if reading.problems:

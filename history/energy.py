@@ -41,6 +41,38 @@ def rises(
     return found
 
 
+def changes_of(
+    before: Bucket | None, stretches: Sequence[Bucket | None], after: Bucket | None, edges: Sequence[int]
+) -> list[float | None]:
+    """Return by how much a total, which may fall too, changed from each edge to the next; None: nothing is known.
+
+    What it changed from one reading to the next is spread evenly over the time between them.
+    """
+    known = [bucket for bucket in (before, *stretches, after) if bucket and not isinstance(bucket.last, str)]
+    times = [bucket.last_ns for bucket in known]
+    totals = [float(bucket.last) for bucket in known]
+    heights = [_height(times, totals, edge) for edge in edges]
+    return [
+        None if not known or end <= times[0] or start >= times[-1] else round(high - low, 6)
+        for (start, end), (low, high) in zip(pairwise(edges), pairwise(heights), strict=True)
+    ]
+
+
+def _height(times: Sequence[int], totals: Sequence[float], at: int) -> float:
+    """Return a total on the straight line between the readings around an instant; flat before and after them all.
+
+    >>> [_height([10, 20], [1.0, 2.0], at) for at in (5, 10, 15, 25)]
+    [1.0, 1.0, 1.5, 2.0]
+    """
+    place = bisect_right(times, at)
+    if not times or place == 0:
+        return totals[0] if totals else 0.0
+    if place == len(times):
+        return totals[-1]
+    since_ns, until_ns = times[place - 1], times[place]
+    return totals[place - 1] + (totals[place] - totals[place - 1]) * (at - since_ns) / (until_ns - since_ns)
+
+
 def cut(bucket: Bucket, edges: Sequence[int]) -> list[Bucket]:
     """Cut a register's bucket at the edges that lie within it, as if it had risen evenly from its first reading on."""
     first, last = bucket.first_ns, bucket.last_ns

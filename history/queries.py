@@ -6,13 +6,14 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from itertools import pairwise
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from msgspec import Struct
 
 from history.buckets import BOOKING, BOOKINGS, ESTIMATED, GAUGE, HOUR_NS, REGISTER, SECOND_NS, TEXT, Bucket, buckets_of
-from history.energy import rises
+from history.energy import changes_of, rises
 from history.periods import Period, edges
 from history.snapshot import Channel, Snapshot
 from history.tables import RAW, WIDTH_NS, Series
@@ -48,6 +49,28 @@ class Latest(Struct, frozen=True):
     time_ns: int
     value: float | str
     age_s: float
+
+
+class Extent(Struct, frozen=True):
+    """Of a series, the hour of the first reading and the time of the last one."""
+
+    source: str
+    device: str
+    metric: str
+    first_ns: int
+    last_ns: int
+
+
+class Summary(Struct, frozen=True):
+    """What a series comes down to in a stretch of time; no reading: n is 0, and the rest is None."""
+
+    start_ns: int
+    end_ns: int
+    n: int
+    mean: float | None
+    least: float | None
+    most: float | None
+    change: float | None  # from the beginning to the end; of a total, such as a cost. None: nothing is known
 
 
 class Energy(Struct, frozen=True):
@@ -113,6 +136,16 @@ class History:
         return Bounds(min(begins), max(time_ns for time_ns, _ in self._snapshot.latest().values()), *since)
 
     @_asking
+    def extents(self) -> list[Extent]:
+        """Tell since when and until when there is each series."""
+        latest = self._snapshot.latest()
+        return [
+            Extent(each.source, each.device, each.metric, begin, latest[number][0])
+            for number, each in sorted(self._snapshot.series.items())
+            if number in latest and (begin := self._snapshot.begins(each)) is not None
+        ]
+
+    @_asking
     def latest(self, now_ns: int) -> list[Latest]:
         """Return the last reading of every series; whoever shows it judges by its age."""
         return [
@@ -158,6 +191,24 @@ class History:
         """Return what a channel used in each step of [from_ns, to_ns), counted from `from_ns` on."""
         cuts = [*range(from_ns, max(to_ns, from_ns + 1), step_s * SECOND_NS)]
         return self._energy(channel, [*cuts, cuts[-1] + step_s * SECOND_NS])
+
+    @_asking
+    def summaries(self, channel: Channel, from_ns: int, to_ns: int, by: Period, timezone: str) -> list[Summary]:
+        """Return what a series of numbers comes down to in each hour, day, … that has a part of [from_ns, to_ns)."""
+        cuts = edges(from_ns, to_ns, by, timezone)
+        series = self._snapshot.find(channel)
+        if series is None or series.kind == TEXT:
+            return [Summary(start, end, 0, None, None, None, None) for start, end in pairwise(cuts)]
+        stretches = self._snapshot.stretches(series, cuts)
+        before = self._snapshot.before(series, cuts[0]) or self._snapshot.first(series)
+        after = self._snapshot.from_(series, cuts[-1])
+        changes = changes_of(before, stretches, after, cuts)
+        return [
+            Summary(start, end, 0, None, None, None, change)
+            if bucket is None
+            else Summary(start, end, bucket.n, _mean(bucket), bucket.least, bucket.most, change)
+            for (start, end), bucket, change in zip(pairwise(cuts), stretches, changes, strict=True)
+        ]
 
     def close(self) -> None:
         with self._lock:
@@ -212,6 +263,11 @@ class History:
     def _rises(self, series: Series, stretches: Sequence[Bucket | None], cuts: Sequence[int]) -> list[int | None]:
         before, after = self._snapshot.before(series, cuts[0]), self._snapshot.from_(series, cuts[-1])
         return rises(before, stretches, after, cuts)
+
+
+def _mean(bucket: Bucket) -> float | None:
+    """Return the mean of a gauge."""
+    return bucket.total / bucket.n / 1e6 if bucket.n and not isinstance(bucket.total, dict) else None
 
 
 def _finest_s(width: int) -> int:

@@ -99,6 +99,11 @@ class Snapshot:
         hours = [hour * HOUR_NS for hour in self._tail(series)]
         return min([*hours, *([stored.start_ns] if stored else [])], default=None)
 
+    def first(self, series: Series) -> Bucket | None:
+        """Return the first reading of all, or as little more as is still kept."""
+        begin_ns = self.begins(series)
+        return None if begin_ns is None else next(iter(self._fine(series, begin_ns // HOUR_NS, RAW)), None)
+
     def latest(self) -> dict[int, tuple[int, float | str]]:
         """Return time and value of the last reading of each series, by its number."""
         if not self._latest:

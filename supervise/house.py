@@ -30,6 +30,8 @@ class Start:
     deposits: socket.socket | None  # where a worker deposits descriptors with the parent
     kept: Mapping[str, int]  # what its predecessors deposited
     receivers: Mapping[str, socket.socket]  # the writer's ends, by stream
+    tap: socket.socket | None = None  # the writer's or the api's end of the tap
+    house_since_ns: int = 0  # CLOCK_MONOTONIC, when the parent was started
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import tap
 from config.load import ConfigurationError
 from supervise import deposits
 from supervise.child import Child, Ends
@@ -50,6 +51,7 @@ class Parent:
         self._board = Board()
         self._children: dict[str, Child] = {}
         self._emptying: dict[str, Ends] = {}  # channels of sources that are gone, by stream
+        self._tap = dict(zip((Role.WRITER, Role.API), tap.pair(), strict=True))
         self._selector = selectors.DefaultSelector()
         self._signals: list[signal.Signals] = []
         self._wakeup_in, self._wakeup_out = socket.socketpair()
@@ -215,8 +217,10 @@ class Parent:
             deposits=child.deposit_end,
             kept=dict(child.deposits.kept) if child.deposits else {},
             receivers=self._receivers() if plan.role is Role.WRITER else {},
+            tap=self._tap.get(plan.role),
+            house_since_ns=round(self._started_at_s * 1e9),
         )
-        keep = [end.fileno() for end in (start.channel, start.deposits, *start.receivers.values()) if end]
+        keep = [end.fileno() for end in (start.channel, start.deposits, start.tap, *start.receivers.values()) if end]
         keep += start.kept.values()
         if plan.role is Role.WRITER:
             keep.append(self._lock)

@@ -32,7 +32,7 @@ TREES = {file.relative_to(ROOT): ast.parse(file.read_text(), str(file)) for file
 # Each layer may import those before it, and itself; nobody imports one that comes after.
 LAYERS = (
     ("reading", "config", "tariff"),
-    ("channel", "files", "graphite_helper", "history", "logs", "mqtt_helper", "reconcile", "vitals"),
+    ("channel", "files", "graphite_helper", "history", "logs", "mqtt_helper", "reconcile", "tap", "vitals"),
     ("api", "supervise", "workers", "writer"),  # a folder is a process: none imports another
     ("commands",),
     ("orchestrator",),

@@ -24,6 +24,7 @@ from config.prices import Prices
 from config.settings import ChannelTable, ClockRules, OutputTable, Site, TariffTable
 from config.settings import Writer as WriterTable
 from reading import Origin, Reading
+from tap import Spout
 from vitals import Board, Row
 from writer import Memo, Output, output_class
 from writer.clock import WallClock
@@ -34,7 +35,7 @@ from writer.ledger_copy import LedgerCopy
 from writer.lookout import Lookout
 from writer.outbox import Intake, Stamp, Watermark, balance
 from writer.repeats import digest, with_message
-from writer.rows import HELD, RESTAMPED, SYNCED, UNSYNCED
+from writer.rows import CLOCKS, HELD, RESTAMPED, SYNCED, UNSYNCED
 from writer.salvage import open_outbox
 
 log = logging.getLogger("writer")
@@ -70,7 +71,10 @@ class Ingest:
         vitals: Row,
         output_vitals: Mapping[str, Row],
         board: Board | None = None,
+        *,
+        spout: Spout | None = None,
     ) -> None:
+        self._spout = spout or Spout()
         self._parent = os.getppid()
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -211,6 +215,7 @@ class Ingest:
             if reading.origin is None or self._is_new(report.stream, reading, reading.origin):
                 readings += self._derivation.derived(report.stream, reading, self._intake)
         self._intake.count += len(readings) - before
+        self._spout.let_out(report.stream, readings[before:], self._clock.offset_ns, CLOCKS.get(self._stamp_state()))
 
     def _is_new(self, source: str, reading: Reading, origin: Origin) -> bool:
         """Whether a device's own number is not among those that are committed or about to be."""

@@ -16,7 +16,7 @@ log = logging.getLogger("writer.rows")
 
 MOST_READINGS_A_ROW: Final = 2000
 HELD, SYNCED, RESTAMPED, UNSYNCED = range(4)  # what is known of the time of a row; a held one waits for the clock
-_CLOCKS: Final = {SYNCED: Clock.SYNCED, RESTAMPED: Clock.RESTAMPED, UNSYNCED: Clock.UNSYNCED}
+CLOCKS: Final = {SYNCED: Clock.SYNCED, RESTAMPED: Clock.RESTAMPED, UNSYNCED: Clock.UNSYNCED}
 
 Body = list[tuple[str, list[Reading]]]
 _encode = msgspec.msgpack.Encoder().encode
@@ -56,7 +56,7 @@ def unpack(row_id: int, body: bytes, offset_ns: int, clock: int) -> list[Record]
     except ValueError as error:  # msgspec's own errors, and text that is no UTF-8
         log.error("row %d of the outbox cannot be read back: %s", row_id, error)
         return []
-    state = _CLOCKS[clock]
+    state = CLOCKS[clock]
     return [
         Record(source, reading.device, reading.at_ns + offset_ns, reading.values, reading.quality, state)
         for source, readings in decoded

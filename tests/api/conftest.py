@@ -6,7 +6,13 @@ import time
 from dataclasses import dataclass
 
 import pytest
+from fastapi import FastAPI
 
+from api import serve
+from api.app import create_app
+from api.parts import health
+from api.snapshot import look
+from api.stream import Newsroom
 from config.settings import Api, ClockRules, OutputTable, PolledTable, Settings, Site, SourceTable, Supervise, Writer
 from vitals import PROCESS_STATES, Board, Row
 
@@ -27,6 +33,12 @@ class House:
             row.note = note
         for field, number in numbers.items():
             row[field] = number
+
+
+def app_of(settings: Settings, board: Board) -> FastAPI:
+    """Make the application as the process does, for a look without a server."""
+    sight = serve.sight_of(settings, board, 0)
+    return create_app(sight, Newsroom(sight.live, lambda: health(settings, look(board))))
 
 
 @pytest.fixture

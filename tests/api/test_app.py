@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from api.app import create_app
+from tests.api.conftest import app_of
 from vitals import FIELDS, Board
 
 
@@ -44,7 +44,7 @@ def ask(house, path: str, method: str = "GET") -> Answer:
         "client": None,
         "server": None,
     }
-    asyncio.run(create_app(house.settings, house.board)(scope, receive, send))
+    asyncio.run(app_of(house.settings, house.board)(scope, receive, send))
     return Answer(sent)
 
 

@@ -16,10 +16,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api import metrics, reconciliations
-from api.app import create_app
 from api.reconciliations import ReconciliationCollector
 from config.settings import ReconciliationTable, Settings, Site
-from tests.api.conftest import House
+from tests.api.conftest import House, app_of
 from tests.metered import HOUR_NS, Load, metered
 
 NOON_NS = int(datetime(2026, 3, 10, 12, tzinfo=UTC).timestamp()) * 10**9
@@ -192,6 +191,6 @@ def test_the_app_shows_them(tmp_path: Path, settings: Settings, house: House) ->
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "query_string": b"", "server": ("", 1)}
-    asyncio.run(create_app(settings, house.board)(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(app_of(settings, house.board)(scope, receive, send))  # type: ignore[arg-type]
     body = b"".join(message.get("body", b"") for message in sent)  # type: ignore[misc]
     assert b'wattherd_reconciliation_complete{reconciliation="house"}' in body

@@ -273,8 +273,8 @@ def test_a_child_has_only_the_descriptors_that_are_its_own(make: HouseMaker) -> 
     assert own == {
         "meter": standard + 2,  # its end of the report channel, its way to the parent
         "other": standard + 2,
-        "writer": standard + 3,  # two report channels, the lock
-        "api": standard,
+        "writer": standard + 4,  # two report channels, its end of the tap, the lock
+        "api": standard + 1,  # its end of the tap
     }
 
 
