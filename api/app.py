@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from typing import Any, Final
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
@@ -16,9 +16,8 @@ from api.answers import listen_to_mistakes
 from api.health import reasons_not_ready, simulated
 from api.limits import LimitsCollector
 from api.metrics import render
-from api.page import landing_page
 from api.reconciliations import ReconciliationCollector
-from api.site import PAGE, static_routes
+from api.site import static_routes
 from api.snapshot import look
 from api.stream import Newsroom
 from api.v1 import Sight, routes_of_now
@@ -34,9 +33,6 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-}
-_HEADERS_OF_PLAIN_PAGE: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 }
 
 
@@ -74,13 +70,6 @@ def create_app(sight: Sight, newsroom: Newsroom) -> FastAPI:
         return Response(
             render(board, settings.site.name, compared, limits), media_type=CONTENT_TYPE_PLAIN_0_0_4
         )
-
-    if not PAGE.exists():
-
-        @app.get("/")
-        async def page() -> Response:
-            """The landing page, for people."""
-            return HTMLResponse(landing_page(settings, look(board)), headers=_HEADERS_OF_PLAIN_PAGE)
 
     app.include_router(static_routes())
     app.include_router(routes_of_now(sight, newsroom))
