@@ -67,9 +67,7 @@ def create_app(sight: Sight, newsroom: Newsroom) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         """Every number of the board, and what the history says of reconciliations, for Prometheus."""
-        return Response(
-            render(board, settings.site.name, compared, limits), media_type=CONTENT_TYPE_PLAIN_0_0_4
-        )
+        return Response(render(board, settings.site.name, compared, limits), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     app.include_router(static_routes())
     app.include_router(routes_of_now(sight, newsroom))
