@@ -100,6 +100,29 @@ def test_the_installed_service_measures_survives_its_parent_and_leaves_nobody(ho
     assert "Operation not permitted" not in house.log
 
 
+def test_what_was_accepted_survives_each_death_of_the_parent(house: House, systemd: Systemd) -> None:
+    """Among the first things that systemd does when a parent dies is to clear away, and the writer is not done yet."""
+    drop_in(systemd, "RestartSec=100ms", "60-sooner")
+    install(systemd)
+    accepted = []
+    parent = 0
+    for deaths in range(5):
+        wait_for(house.is_ready, f"the house to be ready; its log: {house.log_path}", 30)
+        parent = host_pid(systemd)
+        everyone = {*systemd.processes("wattherd.service")}
+        for power_w in range(10 * deaths, 10 * deaths + 10):
+            assert house.post({"device": "a", "power_w": power_w})[0] == 200
+            accepted.append(float(power_w))
+        os.kill(parent, signal.SIGKILL)
+        wait_for(lambda gone=parent: host_pid(systemd) not in (0, gone), "another parent", 30)
+        wait_for(lambda those=everyone: not those & {*systemd.processes("wattherd.service")}, "the old ones to leave")
+    wait_for(house.is_ready, "the house to be ready again", 30)
+    systemd.run("systemctl", "stop", "wattherd.service")
+    assert systemd.processes("wattherd.service") == []
+    powers = [float(row[4]) for row in csv_rows(house.data_dir / "csv") if row[3] == "power_w"]
+    assert powers == accepted
+
+
 def test_it_is_as_confined_as_the_unit_says_and_still_knows_whether_the_clock_is_set(
     house: House, systemd: Systemd
 ) -> None:
