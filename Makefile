@@ -13,7 +13,7 @@ AS_ROOT = $(if $(or $(DESTDIR),$(filter 0,$(shell id -u))),,sudo)
 SERVICE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-service uninstall-service test faults check format types example peers lock clean
+.PHONY: help run install install-service uninstall-service test faults check format types example dashboards peers lock clean
 
 help: ## this list
 	@echo "wattherd: herds every electricity meter of a home or a workshop"; echo
@@ -68,6 +68,9 @@ faults: $(VENV)/.dev ## the fault lab: kills, outages, full and damaged disks, p
 
 example: $(VENV)/.dev ## write config/example.toml anew from the docstrings
 	@$(BIN)/python orchestrator.py example > config/.example.toml && mv config/.example.toml config/example.toml
+
+dashboards: $(VENV)/.dev ## write the dashboards of deploy/grafana anew (CURRENCY=EUR)
+	@$(BIN)/python deploy/grafana/generate.py --currency $(or $(CURRENCY),GBP)
 
 peers: ## install the servers that the tests talk to (Debian; sudo unless root)
 	@tests/peers/install.sh
