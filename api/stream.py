@@ -29,7 +29,7 @@ class Newsroom:
         self._health = health
         self._frames: dict[str, tuple[int, bytes]] = {"live": (0, b""), "health": (0, b"")}  # edition and event
         self._told: dict[str, object] = {}  # what the newest editions are about
-        self._made_s = 0.0
+        self._made_s = dict.fromkeys(self._frames, 0.0)
         self._news = asyncio.Event()
         self._closed = False
         self.readers = 0
@@ -77,13 +77,13 @@ class Newsroom:
         """Make what is new into an edition; return whether there was anything."""
         health = self._health()
         about: dict[str, object] = {"live": (self._live.version, self._live.stale()), "health": gist(health)}
-        due = time.monotonic() - self._made_s >= _AT_LEAST_EVERY_S
-        changed = [name for name, what in about.items() if due or self._told.get(name) != what]
+        now_s = time.monotonic()
+        due = {name for name, made_s in self._made_s.items() if now_s - made_s >= _AT_LEAST_EVERY_S}
+        changed = [name for name, what in about.items() if name in due or self._told.get(name) != what]
         for name in changed:
+            self._made_s[name] = now_s
             document = health if name == "health" else self._live.document()
             event = b"event: %s\ndata: %s\n\n" % (name.encode(), documents.encode(document))
             self._frames[name] = (self._frames[name][0] + 1, event)
         self._told = about
-        if "live" in changed:
-            self._made_s = time.monotonic()
         return bool(changed)

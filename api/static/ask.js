@@ -36,7 +36,10 @@ export function keep(value) {
 export async function get(path, { signal, using = key() } = {}) {
   const answer = await fetch(path, { cache: "no-store", signal, headers: using ? { "X-API-Key": using } : {} });
   if (answer.ok) return answer;
-  const words = await answer.json().then((body) => String(body.error ?? ""), () => "");
+  const words = await answer.json().then(
+    (body) => String(body.error ?? ""),
+    () => "",
+  );
   if (answer.status === 403) throw new KeyNeeded(words);
   throw new Refused(answer.status, words || `the house answered with ${answer.status}`);
 }

@@ -30,7 +30,7 @@ export class Bars {
   set(bars) {
     this.#bars = bars;
     const places = bars.map((_, i) => i);
-    this.#chart.set(places, places.map(() => 0), [-0.5, Math.max(bars.length, 1) - 0.5]);
+    this.#chart.set(places, [-0.5, Math.max(bars.length, 1) - 0.5]);
   }
 
   /** As many labels as have room. */
@@ -60,7 +60,13 @@ export class Bars {
       const round = Math.min(3 * ratio, wide / 3, Math.abs(zero - y));
       ctx.fillStyle = fill;
       ctx.beginPath();
-      ctx.roundRect(x, Math.min(y, zero), wide, Math.abs(zero - y), value > 0 ? [round, round, 0, 0] : [0, 0, round, round]);
+      ctx.roundRect(
+        x,
+        Math.min(y, zero),
+        wide,
+        Math.abs(zero - y),
+        value > 0 ? [round, round, 0, 0] : [0, 0, round, round],
+      );
       ctx.fill();
     };
     const hatched = hatching(ctx, colours.card);

@@ -24,9 +24,9 @@ export class Chart {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#rebuild());
   }
 
-  /** Show other data: the middle of each step, one value to each for the eye, and the ends of the axis. */
-  set(middles, values, span) {
-    this.data = [middles, values];
+  /** Show other data: where each step has its middle, and the ends of the axis. `draw` knows the values. */
+  set(middles, span) {
+    this.data = [middles, middles.map(() => 0)];
     this.span = span;
     if (!this.plot) this.#rebuild();
     this.plot?.setData(this.data);

@@ -5,7 +5,19 @@ import { Chart, drawGaps, localTime, timeAxis, valueAxis, withZero } from "./cha
 import { choice } from "./choice.js";
 import { ago } from "./devices.js";
 import { byId, make, say, show } from "./dom.js";
-import { axisNumber, duration, energy, known, metricName, metricUnit, metricValue, money, power, powerParts } from "./numbers.js";
+import { registerOf } from "./energy.js";
+import {
+  axisNumber,
+  duration,
+  energy,
+  known,
+  metricName,
+  metricUnit,
+  metricValue,
+  money,
+  power,
+  powerParts,
+} from "./numbers.js";
 import { axisPower, RANGES, rangeLength_s, rangeWords, refreshAfter_s } from "./power.js";
 import { areaPath, gaps, linePath } from "./stack.js";
 
@@ -89,12 +101,17 @@ export class Device {
     list.querySelectorAll("dd").forEach((cell, i) => say(cell, metricValue(names[i], values[names[i]])));
     show(byId("device-silent"), stale);
     const last = mine?.last_values?.power_w;
+    const said = known(last) && mine.time ? this.clock.say("moment", Date.parse(mine.time) / 1000) : null;
+    say(byId("device-silent"), `It says nothing now.${said ? ` The last that it said, ${said}: ${power(last)}.` : ""}`);
+    const quality = { estimated: "Estimated, not measured.", simulated: "Simulated: no electricity is involved." }[
+      mine?.quality
+    ];
     say(
-      byId("device-silent"),
-      `It says nothing now.${stale && known(last) && mine.time ? ` The last that it said, ${this.clock.say("moment", Date.parse(mine.time) / 1000)}: ${power(last)}.` : ""}`,
+      byId("device-quality"),
+      [quality, mine?.clock === "unsynced" ? "Its time may be wrong: the clock was not set." : ""]
+        .filter(Boolean)
+        .join(" "),
     );
-    const quality = { estimated: "Estimated, not measured.", simulated: "Simulated: no electricity is involved." }[mine?.quality];
-    say(byId("device-quality"), [quality, mine?.clock === "unsynced" ? "Its time may be wrong: the clock was not set." : ""].filter(Boolean).join(" "));
   }
 
   blank() {
@@ -124,7 +141,9 @@ export class Device {
     const found = devices.find((each) => each.source === of.source && each.device === of.device);
     const metrics = (found?.metrics ?? ["power_w"]).filter((metric) => metric !== "state");
     if (!metrics.includes(this.#metric)) this.#metric = metrics[0] ?? "power_w";
-    const options = metrics.map((metric) => make("option", { value: metric, selected: metric === this.#metric }, metricName(metric)));
+    const options = metrics.map((metric) =>
+      make("option", { value: metric, selected: metric === this.#metric }, metricName(metric)),
+    );
     byId("device-metric").replaceChildren(...options);
   }
 
@@ -132,17 +151,27 @@ export class Device {
     this.#answer = answer;
     const now = this.now_s();
     const numbers = this.#isRegister() ? answer.increase : answer.mean;
-    say(byId("device-empty"), answer.kind === "text" ? "This metric is a word, not a number." : "Nothing was recorded in this time.");
+    say(
+      byId("device-empty"),
+      answer.kind === "text" ? "This metric is a word, not a number." : "Nothing was recorded in this time.",
+    );
     show(byId("device-empty"), !(numbers ?? []).some(known));
     const middles = answer.time_s.map((at) => at + answer.step_s / 2);
-    this.#chart.set(middles, middles.map(() => 0), [now - rangeLength_s(this.#range), now]);
+    this.#chart.set(middles, [now - rangeLength_s(this.#range), now]);
     this.#readout(null);
     const seen = (numbers ?? []).filter(known);
     const what = metricName(this.#metric).toLowerCase();
+    const least = Math.min(...(answer.min ?? []).filter(known));
+    const most = Math.max(...(answer.max ?? []).filter(known));
     const spread = this.#isRegister()
       ? `it rose by ${this.#value(seen.reduce((sum, each) => sum + each, 0))}`
-      : `between ${this.#value(Math.min(...(answer.min ?? []).filter(known)))} and ${this.#value(Math.max(...(answer.max ?? []).filter(known)))}`;
-    say(byId("device-summary"), seen.length ? `${metricName(this.#metric)}, ${rangeWords(this.#range)}: ${spread}.` : `No ${what} in the ${rangeWords(this.#range)}.`);
+      : `between ${this.#value(least)} and ${this.#value(most)}`;
+    say(
+      byId("device-summary"),
+      seen.length
+        ? `${metricName(this.#metric)}, ${rangeWords(this.#range)}: ${spread}.`
+        : `No ${what} in the ${rangeWords(this.#range)}.`,
+    );
   }
 
   #none(words) {
@@ -184,7 +213,15 @@ export class Device {
     ctx.fillStyle = ctx.strokeStyle = colours.accent;
     if (this.#isRegister()) {
       ctx.globalAlpha = 0.85;
-      ctx.fill(areaPath(u, time_s, increase.map(() => 0), increase, step_s));
+      ctx.fill(
+        areaPath(
+          u,
+          time_s,
+          increase.map(() => 0),
+          increase,
+          step_s,
+        ),
+      );
       return;
     }
     if (!mean) return;
@@ -213,7 +250,7 @@ export class Device {
     const of = this.#of;
     const answer = await ask("energy", { by: "day", from: "-7d", ...of }).catch(() => null);
     if (!answer || of !== this.#of) return;
-    const channel = answer.channels.find((each) => each.source === of.source && each.device === of.device);
+    const channel = registerOf(answer, of.source, of.device);
     show(byId("device-energy"), Boolean(channel));
     if (!channel) return;
     const most = Math.max(1, ...channel.energy_wh.filter(known));
@@ -238,11 +275,19 @@ export class Device {
     const { gaps } = await ask("gaps", { since: "-7d" }).catch(() => ({ gaps: [] }));
     if (of !== this.#of) return;
     const mine = gaps.filter((gap) => gap.source === of.source && (gap.device === of.device || !gap.device));
-    const items = mine.slice(-10).reverse().map((gap) => {
-      const from = this.clock.say("moment", Date.parse(gap.from) / 1000);
-      const energy_words = gap.energy_known ? "its energy is known" : "its energy is not known";
-      return make("li", {}, make("b", {}, `${from}, ${gap.to ? `for ${duration(gap.length_s)}` : "until now"}`), ` ${gap.what}; ${energy_words}`);
-    });
+    const items = mine
+      .slice(-10)
+      .reverse()
+      .map((gap) => {
+        const from = this.clock.say("moment", Date.parse(gap.from) / 1000);
+        const energy_words = gap.energy_known ? "its energy is known" : "its energy is not known";
+        return make(
+          "li",
+          {},
+          make("b", {}, `${from}, ${gap.to ? `for ${duration(gap.length_s)}` : "until now"}`),
+          ` ${gap.what}; ${energy_words}`,
+        );
+      });
     byId("device-gaps").replaceChildren(...items);
     show(byId("device-gaps-none"), !items.length);
   }

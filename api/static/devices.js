@@ -31,7 +31,9 @@ export class Devices {
   /** Nothing is known any more. */
   blank() {
     for (const row of this.#rows.values()) {
-      say(row.state, "–");
+      row.line.classList.remove("stale");
+      row.state.className = "state none";
+      say(row.state, "");
       say(row.power, "–");
       say(row.age, "no connection");
     }
@@ -90,7 +92,13 @@ export class Devices {
     row.line = make(
       "tr",
       { role: "row" },
-      make("th", { scope: "row", role: "rowheader", class: "name" }, row.swatch, link, make("small", {}, words ? `${source} · ${words}` : source)),
+      make(
+        "th",
+        { scope: "row", role: "rowheader", class: "name" },
+        row.swatch,
+        link,
+        make("small", {}, words ? `${source} · ${words}` : source),
+      ),
       ...COLUMNS.slice(1).map((column) => make("td", { role: "cell", class: column }, row[column])),
     );
     byId("devices-rows").append(row.line);

@@ -25,7 +25,10 @@ export class Energy {
       this.#view = view;
       this.load();
     });
-    this.#chart = new Bars(byId("energy-chart"), { label: "Energy, a period of it", read: (index) => this.#readout(index) });
+    this.#chart = new Bars(byId("energy-chart"), {
+      label: "Energy, a period of it",
+      read: (index) => this.#readout(index),
+    });
   }
 
   /** Ask again if what is shown has grown old. */
@@ -57,7 +60,7 @@ export class Energy {
   /** What one channel used today, and what that costs; null where nobody knows. */
   todayOf(source, device) {
     if (!this.#days) return { energy_wh: null, cost: null, estimated: false };
-    const channel = this.#days.channels.find((each) => each.source === source && each.device === device);
+    const channel = registerOf(this.#days, source, device);
     const at = this.#today();
     return {
       energy_wh: channel?.energy_wh[at] ?? null,
@@ -79,8 +82,16 @@ export class Energy {
     const { house, currency } = this.#days;
     show(byId("energy-empty"), !house.energy_wh.some(known) && this.#view !== "months");
     say(byId("energy-empty"), "No energy was counted yet. It appears here after some minutes.");
-    this.#bars = { today: () => this.#todayBars(), days: () => this.#dayBars(), months: () => this.#monthBars() }[this.#view]();
-    this.#figures({ today: () => this.#todayFigures(), days: () => this.#sums("7 days", this.#bars), months: () => this.#sums("12 months", this.#bars) }[this.#view]());
+    this.#bars = { today: () => this.#todayBars(), days: () => this.#dayBars(), months: () => this.#monthBars() }[
+      this.#view
+    ]();
+    this.#figures(
+      {
+        today: () => this.#todayFigures(),
+        days: () => this.#sums("7 days", this.#bars),
+        months: () => this.#sums("12 months", this.#bars),
+      }[this.#view](),
+    );
     this.#chart.set(this.#bars);
     this.#table(currency);
     this.#readout(null);
@@ -112,7 +123,15 @@ export class Energy {
     // The rest of the day is still to come: its place is kept, and yesterday's shows what may be expected.
     for (let hour = Number(bars.at(-1)?.label ?? -1) + 1; hour < 24; hour++) {
       const label = String(hour).padStart(2, "0");
-      bars.push({ label, used_wh: null, sent_wh: null, cost: null, estimated: false, before_wh: before.get(label) ?? null, start: "" });
+      bars.push({
+        label,
+        used_wh: null,
+        sent_wh: null,
+        cost: null,
+        estimated: false,
+        before_wh: before.get(label) ?? null,
+        start: "",
+      });
     }
     return bars;
   }
@@ -122,7 +141,9 @@ export class Energy {
   }
 
   #monthBars() {
-    return barsOf(this.#months, (period) => this.clock.say("month", Date.parse(period.start) / 1000 + 86_400)).slice(-12);
+    return barsOf(this.#months, (period) => this.clock.say("month", Date.parse(period.start) / 1000 + 86_400)).slice(
+      -12,
+    );
   }
 
   #todayFigures() {
@@ -136,8 +157,12 @@ export class Energy {
       currency ? ["Cost today", money(house.cost[at], currency), ""] : null,
       house.export_wh[at] > 0 ? ["Sent out today", energy(house.export_wh[at]), ""] : null,
       known(before) ? ["Yesterday by now", energy(before), compared && `today ${compared}`] : null,
-      periods.length > 1 && known(house.energy_wh[at - 1]) ? ["Yesterday", energy(house.energy_wh[at - 1]), currency ? money(house.cost[at - 1], currency) : ""] : null,
-    ].filter(Boolean).slice(0, 4);
+      periods.length > 1 && known(house.energy_wh[at - 1])
+        ? ["Yesterday", energy(house.energy_wh[at - 1]), currency ? money(house.cost[at - 1], currency) : ""]
+        : null,
+    ]
+      .filter(Boolean)
+      .slice(0, 4);
   }
 
   /** Yesterday's hours that are over today, and the fitting part of the one that is not. */
@@ -164,7 +189,16 @@ export class Energy {
     const sent = total((bar) => bar.sent_wh);
     return [
       [words, energy(used), bars.some((bar) => bar.estimated) ? "partly estimated" : ""],
-      currency ? ["Cost", money(total((bar) => bar.cost), currency), ""] : null,
+      currency
+        ? [
+            "Cost",
+            money(
+              total((bar) => bar.cost),
+              currency,
+            ),
+            "",
+          ]
+        : null,
       [`Mean of a ${unit}`, energy(whole ? used / whole : null), ""],
       sent > 0 ? ["Sent out", energy(sent), ""] : null,
     ].filter(Boolean);
@@ -179,7 +213,9 @@ export class Energy {
 
   #readout(index) {
     const bar = index === null ? undefined : this.#bars[index];
-    const plain = { today: "Hour by hour, in kWh", days: "Day by day, in kWh", months: "Month by month, in kWh" }[this.#view];
+    const plain = { today: "Hour by hour, in kWh", days: "Day by day, in kWh", months: "Month by month, in kWh" }[
+      this.#view
+    ];
     const words = bar ? this.#words(bar) : plain;
     say(byId("energy-when"), words);
     return words;
@@ -202,18 +238,25 @@ export class Energy {
   }
 
   #table(currency) {
-    const rows = this.#bars.filter((bar) => bar.start).map((bar) =>
-      make(
-        "tr",
-        {},
-        make("th", { scope: "row" }, this.#periodName(bar)),
-        make("td", {}, energy(bar.used_wh), bar.estimated ? " (estimated)" : ""),
-        make("td", {}, money(bar.cost, currency)),
-        make("td", {}, bar.sent_wh > 0 ? energy(bar.sent_wh) : "–"),
-      ),
-    );
+    const rows = this.#bars
+      .filter((bar) => bar.start)
+      .map((bar) =>
+        make(
+          "tr",
+          {},
+          make("th", { scope: "row" }, this.#periodName(bar)),
+          make("td", {}, energy(bar.used_wh), bar.estimated ? " (estimated)" : ""),
+          make("td", {}, money(bar.cost, currency)),
+          make("td", {}, bar.sent_wh > 0 ? energy(bar.sent_wh) : "–"),
+        ),
+      );
     byId("energy-rows").replaceChildren(...rows);
   }
+}
+
+/** The register of what a channel used, in an answer of the api. */
+export function registerOf({ channels }, source, device) {
+  return channels.find((one) => one.source === source && one.device === device && one.metric === "energy_wh");
 }
 
 /** The bars of an answer of the api: one to each of its periods. */

@@ -7,26 +7,49 @@ const MOODS = ["good", "waiting", "bad", "unknown"];
 
 export class Health {
   #told = "";
+  #words = []; // [element, how it is worded, of which part]: ages in it grow
 
   /** Show what the api says of the house. */
   show(health) {
-    const { reasons, sources, outputs, writer, clock } = health;
+    const { reasons, sources, outputs } = health;
     const parts = new Set(reasons.map((reason) => reason.part)).size;
-    this.#verdict(parts ? "bad" : "good", parts ? `${count(parts, "thing")} need${parts === 1 ? "s" : ""} attention` : "Everything is well");
+    this.#verdict(
+      parts ? "bad" : "good",
+      parts ? `${count(parts, "thing")} need${parts === 1 ? "s" : ""} attention` : "Everything is well",
+    );
     const attention = reasons.map((reason) => make("li", {}, make("b", {}, reason.part), " ", ...sentences(reason)));
     byId("attention-list").replaceChildren(...attention);
     show(byId("attention"), reasons.length > 0);
-    rows("sources-rows", sources, reasons, "source", sourceWords);
-    rows("outputs-rows", outputs, reasons, "output", outputWords);
+    this.#words = [
+      ...rows("sources-rows", sources, reasons, "source", sourceWords),
+      ...rows("outputs-rows", outputs, reasons, "output", outputWords),
+      [byId("health-writer"), writerWords, health],
+    ];
+    this.grow(0);
     show(byId("sources-empty"), !sources.length);
     show(byId("outputs-empty"), !outputs.length);
-    say(byId("health-writer"), writerWords(writer, clock));
+  }
+
+  /** What was said `since_s` ago is older now. */
+  grow(since_s) {
+    for (const [element, words, part] of this.#words) say(element, words(part, since_s));
   }
 
   /** Nobody knows how the house is, because nobody answers. */
   unknown() {
-    this.#verdict("unknown", "No connection to the house");
+    this.#verdict("unknown", "No connection");
     show(byId("attention"), false);
+  }
+
+  /** What was known is too old to be shown. */
+  blank() {
+    this.unknown();
+    for (const [element] of this.#words) say(element, "not known without a connection");
+    for (const state of document.querySelectorAll("#health .state")) {
+      state.className = "state unknown";
+      say(state, "unknown");
+    }
+    this.#words = [];
   }
 
   #verdict(kind, words) {
@@ -36,47 +59,61 @@ export class Health {
   }
 }
 
+/** Fill a table, and return the cells whose words have an age in them. */
 function rows(id, parts, reasons, kind, words) {
+  const cells = [];
   const made = parts.map((part) => {
+    const cell = make("p");
+    cells.push([cell, words, part]);
     const troubles = reasons.filter((reason) => reason.part === `${kind} ${part.name}`);
     const note = part.note && !troubles.some((reason) => reason.what.includes(part.note)) ? part.note : "";
     return make(
       "tr",
       { role: "row" },
-      make("th", { scope: "row", role: "rowheader", class: "name" }, make("span", { class: "device-name" }, part.name), part.kind && part.kind !== part.name ? make("small", {}, part.kind) : null),
+      make(
+        "th",
+        { scope: "row", role: "rowheader", class: "name" },
+        make("span", { class: "device-name" }, part.name),
+        part.kind && part.kind !== part.name ? make("small", {}, part.kind) : null,
+      ),
       make("td", { role: "cell", class: "state-cell" }, make("span", { class: `state ${part.mood}` }, part.state)),
       make(
         "td",
         { role: "cell", class: "words" },
-        make("p", {}, words(part)),
+        cell,
         ...troubles.map((reason) => make("p", { class: "trouble" }, ...sentences(reason))),
         note ? make("p", {}, note) : null,
       ),
     );
   });
   byId(id).replaceChildren(...made);
+  return cells;
 }
 
 function sentences({ what, remedy }) {
   return [what, remedy ? make("span", { class: "remedy" }, remedy) : null].filter(Boolean);
 }
 
-function sourceWords(source) {
-  const last = known(source.last_reading_age_s) ? `last reading ${duration(source.last_reading_age_s)} ago` : "no reading yet";
+function sourceWords(source, since_s) {
+  const last = known(source.last_reading_age_s)
+    ? `last reading ${duration(source.last_reading_age_s + since_s)} ago`
+    : "no reading yet";
   const again = source.restarts ? ` · started again ${count(source.restarts, "time")}` : "";
   return `${last} · ${count(source.readings, "reading")}${again}`;
 }
 
-function outputWords(output) {
+function outputWords(output, since_s) {
   const words = [`${count(output.delivered, "record")} delivered`, `${count(output.pending, "record")} waiting`];
-  if (known(output.oldest_pending_age_s) && output.oldest_pending_age_s > 60) words.push(`the oldest for ${duration(output.oldest_pending_age_s)}`);
+  if (known(output.oldest_pending_age_s) && output.oldest_pending_age_s > 60)
+    words.push(`the oldest for ${duration(output.oldest_pending_age_s + since_s)}`);
   if (output.dropped) words.push(`${count(output.dropped, "record")} lost`);
   return words.join(" · ");
 }
 
-function writerWords(writer, clock) {
+function writerWords({ writer, clock }, since_s) {
   const words = [];
-  if (known(writer?.last_commit_age_s)) words.push(`Last written to the disk ${duration(writer.last_commit_age_s)} ago.`);
+  if (known(writer?.last_commit_age_s))
+    words.push(`Last written to the disk ${duration(writer.last_commit_age_s + since_s)} ago.`);
   if (writer?.held) words.push(`${count(writer.held, "record")} held until the clock is set.`);
   if (clock) words.push(clock.synced ? "The clock is set." : "The clock is not set by a time service.");
   if (clock?.steps) words.push(`It was set anew ${count(clock.steps, "time")}.`);

@@ -12,7 +12,7 @@ const PAUSES_MS = [300, 700, 1_000, 2_000, 3_000, 5_000];
  */
 export async function follow({ told, state, needKey }) {
   const wakeUp = new WakeUp();
-  for (let failures = 0; ; ) {
+  for (let failures = 0; ;) {
     const reading = new AbortController();
     const alarm = new Alarm(() => reading.abort());
     try {

@@ -26,7 +26,9 @@ export class Now {
   remember({ time_s, step_s, series }, channels) {
     const house = series.filter((one) => channels.includes(`${one.source}/${one.device}`));
     if (!house.length || !time_s.length) return;
-    const sums = time_s.map((_, i) => house.reduce((sum, one) => (sum === null || !known(one.mean[i]) ? null : sum + one.mean[i]), 0));
+    const sums = time_s.map((_, i) =>
+      house.reduce((sum, one) => (sum === null || !known(one.mean[i]) ? null : sum + one.mean[i]), 0),
+    );
     const old = time_s.map((at, i) => [at + step_s / 2, sums[i]]);
     const since = old.at(-1)[0];
     this.#points = [...old, ...this.#points.filter(([at]) => at > since)];
@@ -42,13 +44,13 @@ export class Now {
     const members = devices.filter((each) => house.of.includes(`${each.source}/${each.device}`));
     this.#flows(house, devices, known(watts));
     this.#age(members, house, since_s);
+    const at = Date.parse(time) / 1000;
     if (!since_s) {
-      const at = Date.parse(time) / 1000;
       if (at > (this.#points.at(-1)?.[0] ?? 0)) this.#points.push([at, watts]);
       this.#points = this.#points.filter(([then]) => then > at - HOUR_S);
-      this.#redraw(at);
       this.#speak(house, watts);
     }
+    this.#redraw(at + since_s);
   }
 
   /** Nothing is known any more: no number is better than an old one. */
@@ -56,13 +58,16 @@ export class Now {
     say(byId("now-number"), "–");
     say(byId("now-unit"), "");
     say(byId("now-age"), "no connection");
-    byId("now-flows").replaceChildren();
+    byId("now-flows")
+      .querySelectorAll("dd")
+      .forEach((cell) => say(cell, "–"));
   }
 
   #flows(house, devices, known_now) {
     const flows = [];
     const roles = new Set(devices.map((each) => each.role));
-    if (!known_now) flows.push(["No reading", house.of.length ? "the meter is silent" : "no device has said its power yet"]);
+    if (!known_now)
+      flows.push(["No reading", house.of.length ? "the meter is silent" : "no device has said its power yet"]);
     else if (roles.has("grid")) {
       const made = devices.filter((each) => each.role === "generation" && !each.stale && known(each.values.power_w));
       const generated_w = made.reduce((sum, each) => sum + Math.abs(each.values.power_w), 0);
@@ -83,7 +88,10 @@ export class Now {
   }
 
   #age(members, house, since_s) {
-    const ages = members.filter((each) => house.stale || !each.stale).map((each) => each.age_s).filter(known);
+    const ages = members
+      .filter((each) => house.stale || !each.stale)
+      .map((each) => each.age_s)
+      .filter(known);
     const age_s = (ages.length ? Math.max(...ages) : 0) + since_s;
     if (!members.length) say(byId("now-age"), "");
     else if (house.stale) say(byId("now-age"), `silent for ${duration(age_s)}`);
@@ -94,7 +102,10 @@ export class Now {
   #redraw(at) {
     const first = this.#points[0]?.[0] ?? at;
     const length_s = Math.min(HOUR_S, Math.max(SHORTEST_S, at - first));
-    this.#chart.set(this.#points.map(([then]) => then), this.#points.map(([, watts]) => watts), [at - length_s, at]);
+    this.#chart.set(
+      this.#points.map(([then]) => then),
+      [at - length_s, at],
+    );
     const seen = this.#points.map(([, watts]) => watts).filter(known);
     show(byId("spark-empty"), seen.length < 2);
     const [least, most] = extremes(this.#points);
@@ -154,7 +165,9 @@ export class Now {
 
   #speak(house, watts) {
     const since_ms = performance.now() - this.#spoken.at_ms;
-    const changed = known(watts) !== known(this.#spoken.watts) || Math.abs(watts - this.#spoken.watts) > 0.05 * Math.abs(this.#spoken.watts);
+    const changed =
+      known(watts) !== known(this.#spoken.watts) ||
+      Math.abs(watts - this.#spoken.watts) > 0.05 * Math.abs(this.#spoken.watts);
     if (since_ms < SPOKEN_EVERY_MS || !changed) return;
     this.#spoken = { at_ms: performance.now(), watts: watts ?? NaN };
     const way = house.export_w > 0 ? ", flowing to the grid" : "";

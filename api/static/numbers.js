@@ -5,7 +5,10 @@ const formats = new Map();
 
 function decimal(value, digits) {
   if (!formats.has(digits)) {
-    formats.set(digits, new Intl.NumberFormat(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+    formats.set(
+      digits,
+      new Intl.NumberFormat(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+    );
   }
   // A minus before nothing ("−0") says that something flows out where nothing flows.
   const text = formats.get(digits).format(value);
@@ -97,7 +100,19 @@ const METRICS = {
   cost: ["Cost", "", 2],
   state: ["State", ""],
 };
-const UNITS = { wh: "kWh", w: "W", va: "VA", var: "var", v: "V", a: "A", hz: "Hz", c: "°C", m3: "m³", s: "s", percent: "%" };
+const UNITS = {
+  wh: "kWh",
+  w: "W",
+  va: "VA",
+  var: "var",
+  v: "V",
+  a: "A",
+  hz: "Hz",
+  c: "°C",
+  m3: "m³",
+  s: "s",
+  percent: "%",
+};
 
 /** What a metric is called: `voltage_v` → Voltage. One that nobody named is shown by its own words. */
 export function metricName(metric) {
@@ -138,8 +153,18 @@ export class Clock {
       month: format({ month: "short" }),
       monthYear: format({ month: "long", year: "numeric" }),
     };
-    this.wall = new Intl.DateTimeFormat("en-GB", { timeZone: zone, hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-    this.sorted = new Intl.DateTimeFormat("en-CA", { timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit" });
+    this.wall = new Intl.DateTimeFormat("en-GB", {
+      timeZone: zone,
+      hour: "2-digit",
+      minute: "2-digit",
+      hourCycle: "h23",
+    });
+    this.sorted = new Intl.DateTimeFormat("en-CA", {
+      timeZone: zone,
+      year: "numeric",
+      month: "2-digit",
+      day: "2-digit",
+    });
   }
 
   /** A time as `time`, `moment`, `day`, … from seconds since 1970. */

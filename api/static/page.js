@@ -17,7 +17,8 @@ import { Power } from "./power.js";
 const DIM_AFTER_S = 15;
 const BLANK_AFTER_S = 45;
 const BANNER_AFTER_MS = 1_500;
-const NO_HISTORY = "This house keeps no history yet. Add [outputs.history] to its configuration and reload it: the charts begin then.";
+const NO_HISTORY =
+  "This house keeps no history yet. Add [outputs.history] to its configuration and reload it: the charts begin then.";
 
 class Page {
   constructor(house) {
@@ -32,6 +33,7 @@ class Page {
     this.health = new Health();
     this.device = new Device(this.clock, now_s);
     this.message = null;
+    this.health_ms = 0;
     this.arrived = null; // by both clocks of this computer: one may sleep with it, the other may be set
     this.connected = false;
   }
@@ -83,7 +85,10 @@ class Page {
   }
 
   told(event, data) {
-    if (event === "health") this.health.show(data);
+    if (event === "health") {
+      this.health.show(data);
+      this.health_ms = performance.now();
+    }
     if (event !== "live") return;
     if (!this.house.history) assign(data.devices.filter((each) => each.role === "part").map(keyOf));
     this.message = data;
@@ -111,6 +116,7 @@ class Page {
       document.body.dataset.age = age_s > DIM_AFTER_S ? "dim" : "fresh";
       this.now.live(this.message, Math.max(age_s, 0.001));
       this.devices.live(this.message, age_s);
+      this.health.grow((performance.now() - this.health_ms) / 1000);
       this.device.live(this.message, age_s);
     }
     if (!this.connected || !this.house.history) return;
@@ -123,7 +129,7 @@ class Page {
     this.now.blank();
     this.devices.blank();
     this.device.blank();
-    this.health.unknown();
+    this.health.blank();
   }
 
   connection(state) {
@@ -138,14 +144,22 @@ class Page {
       return;
     }
     // A process that is replaced within a second is no news.
-    this.banner ??= setTimeout(() => show(byId("lost"), true), BANNER_AFTER_MS);
+    this.banner ??= setTimeout(() => {
+      show(byId("lost"), true);
+      this.health.unknown();
+    }, BANNER_AFTER_MS);
   }
 
   /** The house is back: perhaps a newer one, with other parts. */
   async again() {
     const house = await ask("house").catch(() => null);
     if (!house) return;
-    if (house.version !== this.house.version || house.history !== this.house.history || house.timezone !== this.house.timezone) location.reload();
+    if (
+      house.version !== this.house.version ||
+      house.history !== this.house.history ||
+      house.timezone !== this.house.timezone
+    )
+      location.reload();
     this.house = house;
     this.introduce();
     await this.remember();

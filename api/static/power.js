@@ -106,7 +106,7 @@ export class Power {
     this.#lay();
     const now = this.now_s();
     const middles = answer.time_s.map((at) => at + answer.step_s / 2);
-    this.#chart.set(middles, middles.map(() => 0), [now - LENGTH_S[range], now]);
+    this.#chart.set(middles, [now - LENGTH_S[range], now]);
     document.dispatchEvent(new CustomEvent("colours"));
   }
 
@@ -162,8 +162,15 @@ export class Power {
         {},
         make(
           "button",
-          { type: "button", "aria-pressed": String(this.#shown(part)), onclick: (event) => this.#toggle(part, event.currentTarget) },
-          make("span", { class: `swatch ${part.role === "grid" ? "line" : ""} of-${part.colour}`, "aria-hidden": "true" }),
+          {
+            type: "button",
+            "aria-pressed": String(this.#shown(part)),
+            onclick: (event) => this.#toggle(part, event.currentTarget),
+          },
+          make("span", {
+            class: `swatch ${part.role === "grid" ? "line" : ""} of-${part.colour}`,
+            "aria-hidden": "true",
+          }),
           make("span", { class: "name" }, part.name),
           make("span", { class: "value" }),
         ),
@@ -186,35 +193,37 @@ export class Power {
     const { time_s } = this.#answer;
     const at = index === null || index >= time_s.length ? null : index;
     const when = at === null ? `Mean of the ${IN_WORDS[this.#range]}` : this.clock.say("moment", time_s[at]);
-    const values = this.#parts.map((part) => {
-      const value = at === null ? mean(part.values) : (part.values[at] ?? null);
-      return part.role === "generation" && known(value) ? Math.abs(value) : value;
-    });
-    byId("power-legend").querySelectorAll(".value").forEach((cell, i) => {
-      say(cell, power(values[i]));
-    });
+    const values = this.#parts.map((part) =>
+      upright(part, at === null ? mean(part.values) : (part.values[at] ?? null)),
+    );
+    byId("power-legend")
+      .querySelectorAll(".value")
+      .forEach((cell, i) => {
+        say(cell, power(values[i]));
+      });
     say(byId("power-when"), when);
-    return `${when}: ${this.#parts.map((part, i) => `${part.name} ${known(values[i]) ? power(values[i]) : "no reading"}`).join(", ")}`;
+    const said = this.#parts.map(({ name }, i) => `${name} ${known(values[i]) ? power(values[i]) : "no reading"}`);
+    return `${when}: ${said.join(", ")}`;
   }
 
   #table(range) {
     const { step_s } = this.#answer;
-    let silent = false;
     const rows = this.#parts.map((part) => {
       const missing_s = silence_s(this.#answer, part.values);
-      silent ||= missing_s > 0;
       return make(
         "tr",
         {},
         make("th", { scope: "row" }, part.name),
-        make("td", {}, power(mean(part.values))),
-        make("td", {}, power(extreme(part.values))),
+        make("td", {}, power(upright(part, mean(part.values)))),
+        make("td", {}, power(upright(part, extreme(part.values)))),
         make("td", {}, missing_s ? duration(missing_s) : "–"),
       );
     });
     byId("power-rows").replaceChildren(...rows);
     show(byId("power-gaps"), gaps(this.#answer, this.now_s()).length > 0);
-    const largest = [...this.#parts].filter((part) => part.role === "part").sort((a, b) => mean(b.values) - mean(a.values))[0];
+    const largest = [...this.#parts]
+      .filter((part) => part.role === "part")
+      .sort((a, b) => mean(b.values) - mean(a.values))[0];
     const words = largest ? ` ${largest.name} drew most, ${power(mean(largest.values))} in the mean.` : "";
     say(byId("power-summary"), `Power by device, ${IN_WORDS[range]}, in steps of ${duration(step_s)}.${words}`);
   }
@@ -225,13 +234,17 @@ function arranged(series) {
   const parts = series
     .map((one) => ({ key: `${one.source}/${one.device}`, name: one.device, role: one.role, values: one.mean }))
     .filter((one) => one.values.some(known));
-  const uses = parts.filter((part) => part.role === "part").map((part) => ({ ...part, median: median(part.values), mean: mean(part.values) }));
+  const uses = parts
+    .filter((part) => part.role === "part")
+    .map((part) => ({ ...part, median: median(part.values), mean: mean(part.values) }));
   assign([...uses].sort((a, b) => b.mean - a.mean).map((part) => part.key));
   uses.sort((a, b) => b.median - a.median || b.mean - a.mean);
   const own = uses.filter((part) => colourOf(part.key) !== "others");
   const rest = uses.filter((part) => colourOf(part.key) === "others");
   const small = rest.length > 1 ? [together(rest)] : rest;
-  const made = parts.filter((part) => part.role === "generation").map((part) => ({ ...part, values: part.values.map(downwards) }));
+  const made = parts
+    .filter((part) => part.role === "generation")
+    .map((part) => ({ ...part, values: part.values.map(downwards) }));
   const grid = parts.filter((part) => part.role === "grid");
   return [...grid, ...own, ...small, ...made].map((part) => ({ ...part, colour: colourOf(part.key, part.role) }));
 }
@@ -242,6 +255,11 @@ function together(parts) {
     return here.length ? here.reduce((sum, value) => sum + value, 0) : null;
   });
   return { key: "others", name: `${parts.length} others`, role: "part", values };
+}
+
+/** What hangs below zero in the chart is told as what it is: so much generated. */
+function upright(part, value) {
+  return part.role === "generation" && known(value) ? Math.abs(value) : value;
 }
 
 function downwards(value) {
