@@ -13,6 +13,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import listen_to_mistakes
+from api.devices import DeviceCollector
 from api.health import reasons_not_ready, simulated
 from api.limits import LimitsCollector
 from api.metrics import render
@@ -43,7 +44,7 @@ def create_app(sight: Sight, newsroom: Newsroom) -> FastAPI:
     settings, board = sight.settings, sight.board
     row = board.claim("api", "api")
     compared = ReconciliationCollector(settings, lambda: look(board).utc_ns)
-    limits = LimitsCollector(settings, board)
+    beside = (compared, LimitsCollector(settings, board), DeviceCollector(sight.live, sight.channels))
     listen_to_mistakes(app)
 
     # All of them are `async`: they run in the loop that beats, so that a request that hangs is noticed, and the
@@ -66,8 +67,8 @@ def create_app(sight: Sight, newsroom: Newsroom) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        """Every number of the board, and what the history says of reconciliations, for Prometheus."""
-        return Response(render(board, settings.site.name, compared, limits), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        """Every number of the board, every device as it is now, and how meters agree, for Prometheus."""
+        return Response(render(board, settings.site.name, *beside), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     app.include_router(static_routes())
     app.include_router(routes_of_now(sight, newsroom))
