@@ -43,6 +43,11 @@ from writer.outputs._line_protocol import LineProtocol
 
 _MOST_ANSWER_BYTES: Final = 4096
 _MOST_SHOWN_CHARS: Final = 300
+_HEADERS: Final = {
+    "Content-Type": "text/plain; charset=utf-8",
+    "Content-Encoding": "gzip",
+    "User-Agent": "wattherd",
+}
 _REFUSES_RECORDS: Final = frozenset({400, 413, 422})
 _NotEmpty = Annotated[str, Meta(min_length=1)]
 _Line = tuple[int, bytes]  # where the record is in the batch, and its line
@@ -161,7 +166,7 @@ class Influx(Output):
     def _post(self, body: bytes) -> _Answer:
         headers = self._headers
         if headers is None:
-            headers = self._headers = self._make_headers()
+            headers = self._headers = {**_HEADERS, **login_of(self.options)}
         packed = gzip.compress(body, compresslevel=1, mtime=0)
         try:
             try:
@@ -218,17 +223,6 @@ class Influx(Output):
             raise OSError(f"{host!r} is not the name of a host") from error
         return connection
 
-    def _make_headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": "gzip", "User-Agent": "wattherd"}
-        if self.options.token_env:
-            headers["Authorization"] = f"Token {_secret('token_env', self.options.token_env)}"
-        elif self.options.username:
-            password = _secret("password_env", self.options.password_env) if self.options.password_env else ""
-            login = base64.b64encode(f"{self.options.username}:{password}".encode()).decode()
-            logs.hide(login)
-            headers["Authorization"] = f"Basic {login}"
-        return headers
-
     def _down(self, answer: _Answer) -> OutputDown:
         """Say what an answer means that has nothing to do with single records."""
         what = f"{self.options.url} answers {answer.status}: {answer.says}"
@@ -244,6 +238,18 @@ class Influx(Output):
         return OutputDown(
             what, remedy=remedies.get(answer.status, "mend url or api: what answers there takes no line protocol")
         )
+
+
+def login_of(options: Options) -> dict[str, str]:
+    """Return the header that proves who we are, none where the server asks for no proof. Raise `OutputDown`."""
+    if options.token_env:
+        return {"Authorization": f"Token {_secret('token_env', options.token_env)}"}
+    if not options.username:
+        return {}
+    password = _secret("password_env", options.password_env) if options.password_env else ""
+    login = base64.b64encode(f"{options.username}:{password}".encode()).decode()
+    logs.hide(login)
+    return {"Authorization": f"Basic {login}"}
 
 
 def _remedy_for_login(options: Options) -> str:
