@@ -152,7 +152,10 @@ class Tables:
         if step == 1:
             return self.connection.execute(_HEIGHTS, (width, series, first, end)).fetchall()
         found = self.connection.execute(_HEIGHTS_OF_ENDS, (width, series, first, step, end)).fetchall()
-        marked = self.connection.execute(_MARKED, (width, series, first, step, end, ESTIMATED)).fetchall()
+        slots_a_day = WIDTH_NS[DAYS] // WIDTH_NS[width]
+        marked = self.connection.execute(
+            _MARKED, (width, series, first, step, end, ESTIMATED, DAYS, slots_a_day)
+        ).fetchall()
         if marked:
             marks = {number: marks for number, *marks in marked}
             for place, (*ends, entry, _, number) in enumerate(found):
@@ -201,10 +204,16 @@ JOIN bucket AS tail ON tail.width = ?1 AND tail.series = ?2 AND tail.slot = (
     SELECT max(slot) FROM bucket WHERE width = ?1 AND series = ?2 AND slot >= start AND slot < start + ?4
 )
 """
-# Few rows are marked, so nearly all are left after a glance. A fall into a head is marked too, and taken off again.
+# Where a register fell, or something is estimated; few days have that, and only these are looked through. A fall into a
+# head is among them, and taken off again.
 _MARKED: Final = """
-SELECT (slot - ?3) / ?4 AS number, sum(fallen + entry), max(flags & ?6)
-FROM bucket WHERE width = ?1 AND series = ?2 AND slot >= ?3 AND slot < ?5 AND (fallen + entry OR flags & ?6)
+SELECT (part.slot - ?3) / ?4 AS number, sum(part.fallen + part.entry), max(part.flags & ?6)
+FROM bucket AS day CROSS JOIN bucket AS part
+WHERE day.width = ?7 AND day.series = ?2 AND day.slot >= ?3 / ?8 AND day.slot <= ?5 / ?8
+AND (day.fallen + day.entry OR day.flags & ?6)
+AND part.width = ?1 AND part.series = ?2
+AND part.slot >= max(?3, day.slot * ?8) AND part.slot < min(?5, (day.slot + 1) * ?8)
+AND (part.fallen + part.entry OR part.flags & ?6)
 GROUP BY number
 """
 
