@@ -9,15 +9,19 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access_log import Accesses, AccessLog
 from api.answers import listen_to_mistakes
 from api.devices import DeviceCollector
+from api.doors import Door, Porch
 from api.health import reasons_not_ready, simulated
 from api.limits import LimitsCollector
 from api.metrics import render
 from api.reconciliations import ReconciliationCollector
+from api.seed import routes_of_seed
 from api.site import static_routes
 from api.snapshot import look
 from api.stream import Newsroom
@@ -37,7 +41,7 @@ _HEADERS: Final = {
 }
 
 
-def create_app(sight: Sight, newsroom: Newsroom) -> FastAPI:
+def create_app(sight: Sight, newsroom: Newsroom, access_log: AccessLog) -> FastAPI:
     """Make the application for one house."""
     # FastAPI's own pages load their scripts from the internet, which a house without it does not have.
     app = FastAPI(title="wattherd", docs_url=None, redoc_url=None, openapi_url=None)
@@ -71,6 +75,7 @@ def create_app(sight: Sight, newsroom: Newsroom) -> FastAPI:
         return Response(render(board, settings.site.name, *beside), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     app.include_router(static_routes())
+    app.include_router(routes_of_seed(sight, access_log))
     app.include_router(routes_of_now(sight, newsroom))
     app.include_router(routes_of_history(sight))
     app.add_middleware(
@@ -79,6 +84,16 @@ def create_app(sight: Sight, newsroom: Newsroom) -> FastAPI:
         compresslevel=5,
         thread_minimum_size=_NEVER_IN_A_THREAD,
     )
+    app.add_middleware(Door, api=settings.api)
+    if settings.api.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.api.cors_origins,
+            allow_methods=["GET", "HEAD"],
+            allow_headers=["X-API-Key", "Authorization"],
+        )
+    app.add_middleware(Porch, api=settings.api)
+    app.add_middleware(Accesses, access_log=access_log)
     app.add_middleware(_Guarded, count=lambda: row.add("requests"))
     return app
 

@@ -39,7 +39,7 @@ def ask(house, path: str, method: str = "GET") -> Answer:
         "root_path": "",
         "query_string": b"",
         "headers": [],
-        "client": None,
+        "client": ("127.0.0.1", 4242),
         "server": None,
     }
     asyncio.run(app_of(house.settings, house.board)(scope, receive, send))
