@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Query
-from fastapi.responses import Response, StreamingResponse
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
 
 from api import seed_documents as documents
 from api.access_log import AccessLog
-from api.answers import Refused, described, refused_with, reply
+from api.answers import Refused, described, refused_with, reply, streamed
 from api.channels import parted
 from api.seed_files import HEADER, Wanted, csv_files, csv_of_history, database, first_midnight_ns, in_pieces
 from api.snapshot import now
@@ -90,7 +90,9 @@ def routes_of_seed(sight: Sight, access_log: AccessLog) -> APIRouter:
         },
     )
     async def download_energy_monitor(
-        days: Days = 7, format: Annotated[str, Query(pattern="^(csv|sqlite)$", description="csv or sqlite")] = "csv"
+        request: Request,
+        days: Days = 7,
+        format: Annotated[str, Query(pattern="^(csv|sqlite)$", description="csv or sqlite")] = "csv",
     ) -> Response:
         """Download every reading of the appliances: from the files of a CSV output, or else from the history."""
         to_ns = now().utc_ns
@@ -100,7 +102,7 @@ def routes_of_seed(sight: Sight, access_log: AccessLog) -> APIRouter:
             return Response(content, 200, _attached("energy_monitor.db"), "application/vnd.sqlite3")
         files = csv_files(sight.settings, wanted)
         pieces = in_pieces(files, HEADER) if files else csv_of_history(_kept(sight), wanted)
-        return StreamingResponse(pieces, 200, _attached("energy_monitor.log"), "text/csv")
+        return streamed(request, pieces, _attached("energy_monitor.log"), "text/csv")
 
     @router.get(
         "/logs/download/api",
@@ -112,11 +114,11 @@ def routes_of_seed(sight: Sight, access_log: AccessLog) -> APIRouter:
             **refused_with(404),
         },
     )
-    async def download_accesses() -> Response:
+    async def download_accesses(request: Request) -> Response:
         """Download who asked for what."""
         if not (files := access_log.files()):
             raise Refused(404, "there is no access log yet, or [api] access_log_days is 0")
-        return StreamingResponse(in_pieces(files), 200, _attached("api_access.log"), "text/csv")
+        return streamed(request, in_pieces(files), _attached("api_access.log"), "text/csv")
 
     return router
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from logbook.entries import Kind
+from logbook.entries import Entry, Kind
 from logbook.events import Event, What
 from logbook.evidence import Evidence
 from logbook.moment import Moment, elapsed_ns
@@ -70,16 +71,21 @@ def troubles_of(events: Iterable[Event]) -> list[Trouble]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
 class Inquiry:
     """Finds why devices were silent."""
 
-    evidence: Evidence
-    troubles: Sequence[Trouble]
-    now: Moment
+    def __init__(self, evidence: Evidence, troubles: Iterable[Trouble], now: Moment) -> None:
+        self._channels = evidence.channels
+        self._now = now
+        self._troubles: defaultdict[str, list[Trouble]] = defaultdict(list)  # by part
+        for trouble in troubles:
+            self._troubles[trouble.part].append(trouble)
+        self._entries: defaultdict[str, list[Entry]] = defaultdict(list)  # by channel
+        for entry in evidence.entries:
+            self._entries[entry.channel].append(entry)
 
     def silence(self, name: str, first: Moment, last: Moment | None, *, sleeps: bool) -> Silence:
-        end = last or self.now
+        end = last or self._now
         length_ns = elapsed_ns(first, end)
         cause, note = self._cause(name, first, end)
         expected = sleeps and note == _SILENT
@@ -91,23 +97,24 @@ class Inquiry:
         source = name.split("/", maxsplit=1)[0]
         parts = ("house", f"process source.{source}", f"source {source}", f"device {name}")
         during: dict[tuple[int, str, str], int] = {}
-        for trouble in self.troubles:
-            if trouble.part in parts:
-                key = (-parts.index(trouble.part), trouble.cause, _of_part(trouble))
-                during[key] = during.get(key, 0) + _overlap_ns(trouble, first, end, self.now)
+        for rank, part in enumerate(parts):
+            for trouble in self._troubles[part]:
+                if overlap_ns := _overlap_ns(trouble, first, end, self._now):
+                    key = (-rank, trouble.cause, _of_part(trouble))
+                    during[key] = during.get(key, 0) + overlap_ns
         length_ns = elapsed_ns(first, end)
         if during:
             (longest, (_, cause, note)) = max((ns, key) for key, ns in during.items())
-            if longest and 2 * longest >= (length_ns or 0):
+            if 2 * longest >= (length_ns or 0):
                 return cause, note
         if length_ns is None:
             return "clock", "the computer started anew and its clock was not set, so nobody knows how long it was"
         return "device", _SILENT
 
     def _energy(self, name: str, last: Moment) -> str:
-        channel = self.evidence.channels.get(name)
-        for entry in self.evidence.entries:
-            if entry.channel != name or entry.moment.boot != last.boot:
+        channel = self._channels.get(name)
+        for entry in self._entries[name]:
+            if entry.moment.boot != last.boot:
                 continue
             if 0 <= entry.moment.at_ns - last.at_ns <= _SOON_NS:
                 if entry.kind is Kind.ESTIMATED:
