@@ -91,3 +91,15 @@ METRICS = COUNTERS | {
     "standing_charge_per_day",
     "state",
 }
+
+# How a stretch of time is told by one number. Whatever is not named here is averaged.
+LASTING = COUNTERS | {  # by the last one: it holds until the next
+    "energy_debt_wh",
+    "energy_export_debt_wh",
+    "cost",
+    "unit_rate_per_kwh",
+    "standing_charge_per_day",
+}
+SUMMED = frozenset({"energy_correction_wh", "energy_export_correction_wh"})  # each is told once
+TEXTS = frozenset({"pulse", "state"})
+AVERAGED = METRICS - LASTING - SUMMED - TEXTS

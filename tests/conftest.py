@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests.peers.carbon import Carbon, running_carbon
+from tests.peers.flux_checker import FluxChecker, running_flux_checker
 from tests.peers.graphite_web import GraphiteWeb, running_graphite_web
 from tests.peers.influxd import Influxd, running_influxd
 from tests.peers.victoria_metrics import VictoriaMetrics, running_victoria_metrics
@@ -33,6 +34,12 @@ def graphite_web(carbon: Carbon, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("graphite-web")
     with running_graphite_web(folder, carbon.whisper_dir, carbon.query_port) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def flux() -> Iterator[FluxChecker]:
+    with running_flux_checker() as checker:
+        yield checker
 
 
 @pytest.fixture(scope="session")

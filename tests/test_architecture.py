@@ -25,14 +25,14 @@ from commands.example import example_of
 from config.settings import OutputTable, SourceTable
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("api", "commands", "config", "history", "logbook", "supervise", "workers", "writer")
+FOLDERS = ("api", "commands", "config", "history", "supervise", "workers", "writer")
 FILES = sorted([*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))])
 TREES = {file.relative_to(ROOT): ast.parse(file.read_text(), str(file)) for file in FILES}
 
 # Each layer may import those before it, and itself; nobody imports one that comes after.
 LAYERS = (
     ("reading", "config", "tariff"),
-    ("channel", "files", "graphite_helper", "history", "logbook", "logs", "mqtt_helper", "reconcile", "tap", "vitals"),
+    ("channel", "files", "graphite_helper", "history", "logs", "mqtt_helper", "reconcile", "tap", "vitals"),
     ("api", "supervise", "workers", "writer"),  # a folder is a process: none imports another
     ("commands",),
     ("orchestrator",),
@@ -52,7 +52,7 @@ KNOWS_THE_TIME_OF_DAY = {
     "logs.py": "the date of a line, when there is no journal to add it",
     "api/snapshot.py": "a page shows how long ago a date was; nothing is recorded",
     "supervise/instance.py": "a first number that is beyond every earlier one when the file that had it is lost",
-    "writer/outputs/influx.py": "Retry-After may be a date; nothing is recorded",
+    "writer/outputs/_http.py": "Retry-After may be a date, and a server may not tell its own; nothing is recorded",
 }
 TIME_OF_DAY = {"time.time", "time.time_ns", "time.localtime", "time.ctime", "time.strftime", "time.gmtime"}
 TIME_OF_DAY |= {f"{name}.{call}" for name in ("datetime", "date") for call in ("now", "utcnow", "today")}
@@ -153,7 +153,7 @@ def test_every_package_that_only_a_source_needs_is_known_as_a_driver() -> None:
     common = {module_of.get(name, name.replace("-", "_")) for name in base}
     ours = {*LAYER} | {*sys.stdlib_module_names}
     found = {module.split(".")[0] for path in TREES for module, _ in IMPORTS[path]} - ours
-    carried = {"h11", "starlette"}  # by fastapi and uvicorn, which are of no use without
+    carried = {"h11", "starlette", "urllib3"}  # by uvicorn, fastapi and influxdb-client, of no use without
     assert found - DRIVERS - carried <= common, "neither in requirements/base.in nor a driver"
 
 

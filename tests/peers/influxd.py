@@ -44,6 +44,12 @@ class Influxd:
     def create(self, database: str) -> None:
         self.query(f'CREATE DATABASE "{database}"')
 
+    def write(self, database: str, policy: str, *lines: str) -> None:
+        """Store line protocol in a retention policy, with times in nanoseconds."""
+        query = urllib.parse.urlencode({"db": database, "rp": policy})
+        with urllib.request.urlopen(f"{self.url}/write?{query}", "\n".join(lines).encode(), timeout=10):
+            pass
+
     def points(self, text: str, database: str) -> list[dict[str, Any]]:
         """Run a SELECT and return its rows as tables from column to value, without the columns that are empty."""
         return [

@@ -12,6 +12,9 @@ In the configuration, with the defaults:
     password_env = ""           # the environment variable that holds the password of `username`
     measurement = "electricity"
     pulse_measurement = "PowerPulse"  # where single pulses go: tag PulseType, field Pulse=1i
+    bucket_1m = "PowerLogger_1m"      # what is summed up anew after late readings, if it is there: `influx setup`
+    bucket_5m = "PowerLogger_5m"      # makes it. With v1 the names of retention policies; "": there is none
+    bucket_1h = "PowerLogger_1h"
     timeout_s = 10.0            # for one request to be sent and answered
 
 Tags are `site`, `source` and `device`; fields are the values, every number as a float. `quality` is a field of points
@@ -22,33 +25,23 @@ itself, so nothing is counted twice.
 from __future__ import annotations
 
 import base64
-import email.utils
 import gzip
-import http.client
-import io
-import json
 import os
-import socket
-import ssl
-import time
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import SplitResult, quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 import logs
 from config.settings import Name, OutputTable, Positive, Site
 from writer import Batch, Memo, Output, OutputDown, OutputRefused
+from writer.outputs._http import Answer, Connection, Unreachable
+from writer.outputs._influx_late import LateRollups
+from writer.outputs._influx_sums import Sums
 from writer.outputs._line_protocol import LineProtocol
 
-_MOST_ANSWER_BYTES: Final = 4096
-_MOST_SHOWN_CHARS: Final = 300
-_HEADERS: Final = {
-    "Content-Type": "text/plain; charset=utf-8",
-    "Content-Encoding": "gzip",
-    "User-Agent": "wattherd",
-}
 _REFUSES_RECORDS: Final = frozenset({400, 413, 422})
+_SUMS_WITHIN_S: Final = 60.0  # six hours of readings, on a small server
 _NotEmpty = Annotated[str, Meta(min_length=1)]
 _Line = tuple[int, bytes]  # where the record is in the batch, and its line
 
@@ -65,6 +58,9 @@ class Options(OutputTable, frozen=True):
     password_env: str = ""
     measurement: Name = "electricity"
     pulse_measurement: Name = "PowerPulse"
+    bucket_1m: str = "PowerLogger_1m"
+    bucket_5m: str = "PowerLogger_5m"
+    bucket_1h: str = "PowerLogger_1h"
     timeout_s: Positive = 10.0
 
     def __post_init__(self) -> None:
@@ -81,39 +77,6 @@ class Options(OutputTable, frozen=True):
         _ = parts.port  # raises ValueError for one that is out of range
 
 
-class _Answer(Struct, frozen=True):
-    status: int
-    text: str  # the beginning of what the server said
-    headers: dict[str, str]  # names in lower case
-
-    @property
-    def retry_after_s(self) -> float | None:
-        """`Retry-After`: seconds, or a date by the server's own clock, whatever ours says."""
-        wish = self.headers.get("retry-after", "").strip()
-        if wish.isascii() and wish.isdigit():
-            return float(wish[:9])
-        until_s = _unix_s(wish)
-        if until_s is None:
-            return None
-        now_s = _unix_s(self.headers.get("date", ""))
-        return max(0.0, until_s - (time.time() if now_s is None else now_s))
-
-    @property
-    def is_no_database(self) -> bool:
-        """Whether this is a web page (a router's log-in, a proxy) or the complaint of a door that wants TLS."""
-        return "html" in self.headers.get("content-type", "") or "HTTPS server" in self.text
-
-    @property
-    def says(self) -> str:
-        """The server's own words, in one line."""
-        try:
-            told = json.loads(self.text)
-            words = str(told.get("message") or told.get("error") or self.text)
-        except (ValueError, AttributeError):
-            words = self.text
-        return " ".join(words.split())[:_MOST_SHOWN_CHARS]
-
-
 class Influx(Output):
     """Posts line protocol. What is wrong with a single record is found by halving the batch."""
 
@@ -122,23 +85,24 @@ class Influx(Output):
     def __init__(self, options: Any, site: Site, memo: Memo) -> None:
         super().__init__(options, site, memo)
         self._protocol = LineProtocol(options.measurement, site.name, options.pulse_measurement)
-        self._url: SplitResult = urlsplit(options.url)
-        self._target = self._url.path.rstrip("/") + _write_path(options)
+        self._target = _write_path(options)
         self._headers: dict[str, str] | None = None
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection = Connection(options.url, options.timeout_s)
+        self._server_s = 0.0  # what time it was there when it answered last
+        self._late = LateRollups(options.url, options, memo, Sums(options, self._ask_for_sums))
 
     def write(self, batch: Batch) -> None:
         lines = [(index, line) for index, record in enumerate(batch) if (line := self._protocol.line(record))]
         refused: dict[int, str] = {}
         if lines:
             self._deliver(lines, refused)
+            self._late.note(batch, self._server_s)
+            self._late.work(self._server_s)
         if refused:
             raise OutputRefused(next(iter(refused.values())), refused)
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._connection.close()
 
     def _deliver(self, lines: list[_Line], refused: dict[int, str]) -> None:
         """Post `lines`; where the server refuses some, halve until they are single, and deliver all the others.
@@ -163,67 +127,42 @@ class Influx(Output):
         self._deliver(lines[:half], refused)
         self._deliver(lines[half:], refused)
 
-    def _post(self, body: bytes) -> _Answer:
-        headers = self._headers
-        if headers is None:
-            headers = self._headers = {**_HEADERS, **login_of(self.options)}
+    def _post(self, body: bytes) -> Answer:
+        headers = {"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": "gzip", **self._login()}
         packed = gzip.compress(body, compresslevel=1, mtime=0)
-        try:
-            try:
-                reused = self._connection is not None
-                return self._exchange(packed, headers)
-            except ConnectionError:
-                # A server may close a connection that was idle for long; that says nothing about the server.
-                if not reused:
-                    raise
-                return self._exchange(packed, headers)
-        except ssl.SSLCertVerificationError as error:
-            raise OutputDown(
-                f"{self.options.url}: {error.verify_message}",
-                remedy="mend the certificate, or name its authority in the environment variable SSL_CERT_FILE",
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
-            why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-            raise OutputDown(f"{self.options.url}: {why}; is it running and in reach?") from error
+        answer = self._ask("POST", self._target, packed, headers)
+        self._server_s = answer.at_s
+        return answer
 
-    def _exchange(self, body: bytes, headers: dict[str, str]) -> _Answer:
-        """Send one request over the kept connection or a new one, and return the answer."""
-        deadline_s = time.monotonic() + self.options.timeout_s
-        done = False
-        try:
-            connection = self._connection = self._connection or self._connect()
-            connection.response_class = _response_by(deadline_s)
-            connection.sock.settimeout(_rest_s(deadline_s))
-            try:
-                connection.request("POST", self._target, body, headers)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # it did not listen to the end; it may have said why
-            with connection.getresponse() as response:
-                text = response.read(_MOST_ANSWER_BYTES)
-                whole = response.isclosed()
-                answer = _Answer(
-                    status=response.status,
-                    text=text.decode("utf-8", "replace"),
-                    headers={name.lower(): value for name, value in response.getheaders()},
-                )
-            done = whole and connection.sock is not None
-            return answer
-        finally:
-            if not done:
-                self.close()
+    def _ask_for_sums(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
+        return self._ask(
+            method, target, body, {**headers, **self._login()}, max(self.options.timeout_s, _SUMS_WITHIN_S)
+        )
 
-    def _connect(self) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
-        host = self._url.hostname
-        assert host is not None  # noqa: S101 - Options has looked
-        connection = kind(host, self._url.port, timeout=self.options.timeout_s)
+    def _ask(self, method: str, target: str, body: bytes, headers: dict[str, str], within_s: float = 0.0) -> Answer:
         try:
-            connection.connect()
-        except UnicodeError as error:
-            raise OSError(f"{host!r} is not the name of a host") from error
-        return connection
+            return self._connection.ask(method, target, body, headers, within_s)
+        except Unreachable as error:
+            raise OutputDown(str(error), remedy=error.remedy) from error
 
-    def _down(self, answer: _Answer) -> OutputDown:
+    def _login(self) -> dict[str, str]:
+        """Return the headers that say who we are; worked out once."""
+        if self._headers is None:
+            self._headers = self._make_headers()
+        return self._headers
+
+    def _make_headers(self) -> dict[str, str]:
+        headers = {"User-Agent": "wattherd"}
+        if self.options.token_env:
+            headers["Authorization"] = f"Token {_secret('token_env', self.options.token_env)}"
+        elif self.options.username:
+            password = _secret("password_env", self.options.password_env) if self.options.password_env else ""
+            login = base64.b64encode(f"{self.options.username}:{password}".encode()).decode()
+            logs.hide(login)
+            headers["Authorization"] = f"Basic {login}"
+        return headers
+
+    def _down(self, answer: Answer) -> OutputDown:
         """Say what an answer means that has nothing to do with single records."""
         what = f"{self.options.url} answers {answer.status}: {answer.says}"
         if answer.status in (408, 425, 429) or answer.status >= 500:
@@ -238,18 +177,6 @@ class Influx(Output):
         return OutputDown(
             what, remedy=remedies.get(answer.status, "mend url or api: what answers there takes no line protocol")
         )
-
-
-def login_of(options: Options) -> dict[str, str]:
-    """Return the header that proves who we are, none where the server asks for no proof. Raise `OutputDown`."""
-    if options.token_env:
-        return {"Authorization": f"Token {_secret('token_env', options.token_env)}"}
-    if not options.username:
-        return {}
-    password = _secret("password_env", options.password_env) if options.password_env else ""
-    login = base64.b64encode(f"{options.username}:{password}".encode()).decode()
-    logs.hide(login)
-    return {"Authorization": f"Basic {login}"}
 
 
 def _remedy_for_login(options: Options) -> str:
@@ -286,47 +213,3 @@ def _secret(option: str, variable: str) -> str:
     if not (secret.isascii() and secret.isprintable()):
         raise OutputDown(f"what {variable} holds is no token", remedy=f"set {variable} anew: it has stray characters")
     return secret
-
-
-def _unix_s(date: str) -> float | None:
-    try:
-        return email.utils.parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def _rest_s(deadline_s: float) -> float:
-    rest_s = deadline_s - time.monotonic()
-    if rest_s <= 0:
-        raise TimeoutError("timed out")
-    return rest_s
-
-
-class _ReaderByDeadline(io.RawIOBase):
-    """Reads a socket up to a deadline. http.client limits each read only, so a server that drips would hold it."""
-
-    def __init__(self, connection: socket.socket, deadline_s: float) -> None:
-        self._socket = connection
-        self._raw = connection.makefile("rb", buffering=0)
-        self._deadline_s = deadline_s
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._socket.settimeout(_rest_s(self._deadline_s))
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-def _response_by(deadline_s: float) -> type[http.client.HTTPResponse]:
-    class ResponseByDeadline(http.client.HTTPResponse):
-        def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
-            super().__init__(sock, *args, **options)
-            self.fp.close()
-            self.fp = io.BufferedReader(_ReaderByDeadline(sock, deadline_s))
-
-    return ResponseByDeadline

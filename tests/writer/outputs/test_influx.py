@@ -28,6 +28,7 @@ from tests.peers.process import free_ports, wait_for
 from tests.peers.victoria_metrics import VictoriaMetrics
 from writer import Batch, Memo, OutputDown, OutputRefused, output_class
 from writer.outputs import influx as module
+from writer.outputs._http import Answer
 from writer.outputs._line_protocol import LineProtocol
 from writer.outputs.influx import Influx, Options
 
@@ -312,7 +313,7 @@ def test_the_wish_of_the_server_is_told_in_seconds() -> None:
         ({"Retry-After": ""}, None),
     ]
     for headers, expected in wishes:
-        answer = module._Answer(429, "", {name.lower(): value for name, value in headers.items()})
+        answer = Answer(429, "", {name.lower(): value for name, value in headers.items()})
         assert answer.retry_after_s == expected
     with RecordingInflux() as server:
         server.then(Says(503, b"", {"Retry-After": "7"}))
