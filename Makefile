@@ -13,7 +13,7 @@ AS_ROOT = $(if $(or $(DESTDIR),$(filter 0,$(shell id -u))),,sudo)
 SERVICE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-service uninstall-service test faults check format types example dashboards peers lock clean
+.PHONY: help run install install-service uninstall-service setup-influxdb verify delete-buckets test faults check format types example dashboards peers lock clean
 
 help: ## this list
 	@echo "wattherd: herds every electricity meter of a home or a workshop"; echo
@@ -49,6 +49,15 @@ install-service: install ## start the house with the machine, by systemd (asks n
 
 uninstall-service: ## stop it and take its units away; data and configuration stay
 	@$(AS_ROOT) $(BIN)/python orchestrator.py service uninstall $(if $(DESTDIR),--destdir "$(DESTDIR)")
+
+setup-influxdb: $(VENV)/.base $(VENV)/.driver-influx ## make buckets, tasks and tokens in the InfluxDB that .env or the configuration names
+	@$(BIN)/python orchestrator.py influx setup
+
+verify: $(VENV)/.base $(VENV)/.driver-influx ## look whether all of it is there
+	@$(BIN)/python orchestrator.py influx verify
+
+delete-buckets: $(VENV)/.base $(VENV)/.driver-influx ## delete the buckets with all that is in them; asks first
+	@$(BIN)/python orchestrator.py influx delete-buckets
 
 test: $(VENV)/.dev ## every test that needs no hardware (REQUIRE_PEERS=1: a missing server is a failure)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)

@@ -13,6 +13,7 @@ from msgspec import structs
 import logs
 import workers
 import writer
+from config.env import env_files
 from config.load import Catalog, ConfigurationError, load
 from config.settings import OutputTable, Settings, SourceTable
 
@@ -38,6 +39,14 @@ def chosen(path: Path | None) -> Path:
 
 def is_demo(path: Path) -> bool:
     return path.resolve() == DEMO
+
+
+def env_file(configuration: Path) -> Path:
+    """Return the `.env` that counts for a configuration, or would."""
+    beside, above = env_files(configuration)
+    if beside.is_file() or above.is_file():
+        return beside if beside.is_file() else above
+    return ROOT / ".env" if configuration.resolve() == SITE else beside
 
 
 def read(path: Path) -> Settings:

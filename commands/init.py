@@ -15,7 +15,7 @@ import click
 
 from commands import _discover_glow, _discover_mqtt
 from commands._asking import Asking
-from commands._configuration import EXIT_CONFIGURATION, ROOT, SITE, complain, read
+from commands._configuration import EXIT_CONFIGURATION, SITE, complain, env_file, read
 from commands._discover_mqtt import Address
 from commands._discovery import Discovery
 from commands._init_look import (
@@ -33,7 +33,7 @@ from commands._init_text import Block, Draft, listed, mistake_in, settled
 from commands._probe import EXIT_FAILED, leave, quietly
 from commands._screen import json_option, print_json, say, say_next
 from config.edit import backed_up
-from config.env import env_files, read_env, with_secrets
+from config.env import read_env, with_secrets
 from config.load import ConfigurationError
 from config.settings import Settings
 from config.words import printable
@@ -135,7 +135,7 @@ def command(path: Path | None, *, yes: bool, replace: bool, no_network: bool, li
     except ConfigurationError as error:
         complain(error)
         sys.exit(EXIT_CONFIGURATION)
-    if not asking.yes(f"Write {_short(target)} and {_short(_env_file(target))}?", default=True):
+    if not asking.yes(f"Write {_short(target)} and {_short(env_file(target))}?", default=True):
         leave("nothing was written", EXIT_FAILED)
     copies = _write(target, text, {name: session.secrets.get(name, "") for name in _names(settings, session)})
     _report(session, target, settings, copies)
@@ -265,18 +265,10 @@ def _names(settings: Settings, session: _Session) -> list[str]:
     return sorted({*session.secrets} | {*settings.secrets} - {*os.environ})
 
 
-def _env_file(target: Path) -> Path:
-    """Return the `.env` that counts, or would."""
-    beside, above = env_files(target)
-    if beside.is_file() or above.is_file():
-        return beside if beside.is_file() else above
-    return ROOT / ".env" if target == SITE else beside
-
-
 def _write(target: Path, text: str, secrets: dict[str, str]) -> list[Path]:
     """Write both files, each in one step; return the copies of what was there."""
     copies = []
-    env = _env_file(target)
+    env = env_file(target)
     before = env.read_text(encoding="utf-8") if env.exists() else ""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # both, or none
     try:
@@ -313,7 +305,7 @@ def _report(session: _Session, target: Path, settings: Settings, copies: list[Pa
     if session.as_json:
         print_json(
             {
-                "written": [str(target), str(_env_file(target))],
+                "written": [str(target), str(env_file(target))],
                 "copies": [str(copy) for copy in copies],
                 "sources": sorted(settings.sources),
                 "outputs": sorted(settings.outputs),
@@ -325,7 +317,7 @@ def _report(session: _Session, target: Path, settings: Settings, copies: list[Pa
         )
         return
     say(f"✓ {_short(target)}: {listed(sorted(settings.sources)) or 'no source yet'}, to {listed([*settings.outputs])}")
-    say(f"✓ {_short(_env_file(target))}: for secrets, for its owner alone")
+    say(f"✓ {_short(env_file(target))}: for secrets, for its owner alone")
     for copy in copies:
         say(f"  what was there before: {_short(copy)}")
     for block in left_out:

@@ -38,8 +38,7 @@ class House:
 def app_of(settings: Settings, board: Board) -> FastAPI:
     """Make the application as the process does, for a look without a server."""
     sight = serve.sight_of(settings, board, 0)
-    newsroom = Newsroom(sight.live, lambda: health(settings, look(board)))
-    return create_app(sight, newsroom, serve.access_log_of(settings))
+    return create_app(sight, Newsroom(sight.live, lambda: health(settings, look(board))))
 
 
 @pytest.fixture

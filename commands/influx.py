@@ -1,0 +1,290 @@
+"""`influx`: sets up an InfluxDB, looks whether it is as it should be, sums up late readings, deletes the buckets."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from commands._configuration import EXIT_CONFIGURATION, config_option
+from commands._influx_backfill import Backfill
+from commands._influx_place import Place, keep_in_env, mask, place_or_exit
+from commands._influx_stores import DAY_S, NoConnection, Refused, Store
+from commands._influx_which import store_of
+from commands._probe import EXIT_FAILED, leave
+from writer.outputs._influx_sums import RollupError
+
+_PLEASE_CHECK: Final = """Please check:
+  1. InfluxDB server is running and accessible
+  2. INFLUX_HOST is correct
+  3. INFLUX_ORG matches your organization name
+  4. INFLUX_TOKEN is valid and has admin permissions"""
+_DATE: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?))?Z?")
+
+
+@click.group(short_help="Sets up and looks after an InfluxDB.")
+def command() -> None:
+    """Set up an InfluxDB and look after it: buckets, the tasks that sum up readings, tokens.
+
+    Where to find it stands in [outputs.influx] of the configuration, or in .env (INFLUX_HOST, INFLUX_ORG and so on).
+    An administrator's token has to be in the variable INFLUX_TOKEN.
+    """
+
+
+def _which(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options by which all of these commands find their InfluxDB."""
+    token = click.option(
+        "--token-env", default="INFLUX_TOKEN", show_default=True, help="The variable with an administrator's token."
+    )
+    output = click.option("--output", help="The [outputs.NAME] that is meant, where there are several.")
+    return config_option(output(token(function)))
+
+
+@command.command(short_help="Makes buckets, tasks and tokens.")
+@click.option("--save-tokens", is_flag=True, help="Write the new tokens into .env (mode 600) instead of showing them.")
+@_which
+def setup(path: Path | None, output: str | None, token_env: str, *, save_tokens: bool) -> None:
+    """Make the buckets, what fills them, and a token each for the writer and for Grafana.
+
+    What is there already stays as it is, so this can be run again at any time.
+    """
+    place = place_or_exit(path, output, token_env)
+    with _connected(place) as store:
+        for remark in place.differs:
+            click.echo(f"Mind: {remark}")
+        if store.buckets:
+            _make_buckets(store)
+            for name, done in store.make_tasks():
+                click.echo(f"  • {store.filler} {name}: {done}")
+            _tell_tokens(place, list(store.make_tokens()), save=save_tokens)
+        for words in filter(None, (store.lacks, store.remark)):
+            click.echo(f"\n{words}")
+    if store.buckets:
+        click.echo(f"\nNext: {_again('verify', path, output)}")
+
+
+@command.command(short_help="Looks whether all of it is there.")
+@_which
+def verify(path: Path | None, output: str | None, token_env: str) -> None:
+    """Look whether everything is there that `setup` makes. Status 1 if something is missing."""
+    place = place_or_exit(path, output, token_env)
+    missing: list[str] = []
+
+    def tell(*, good: bool, what: str, next_step: str = "") -> None:
+        click.echo(f"{'✓' if good else '❌'} {what}")
+        if not good and next_step not in missing:
+            missing.append(next_step)
+
+    where = click.format_filename(place.env_file)
+    there = place.env_file.exists()
+    tell(
+        good=there or bool(place.token or place.output),
+        what=f".env file: {where}{'' if there else ', there is none'}",
+        next_step=f"cp .env.example {where} && chmod 600 {where}, then fill it in",
+    )
+    in_environment = sys.prefix != sys.base_prefix
+    tell(good=in_environment, what=f"virtual environment: {sys.prefix}", next_step="make install")
+    tell(good=_has_client(), what="package influxdb-client", next_step="make setup-influxdb")
+    click.echo(f"- influx CLI: {'found, and ' if shutil.which('influx') else ''}not needed")
+    try:
+        store = store_of(place)
+        store.connect()
+    except NoConnection as error:
+        tell(good=False, what=f"connection to {place.options.url}: {error}", next_step=_again("setup", path, output))
+    else:
+        title = f"{store.product} {store.version}".strip()
+        tell(good=True, what=f"connection to {place.options.url}: {title}")
+        _look_at(store, lambda good, what: tell(good=good, what=what, next_step=_again("setup", path, output)))
+        store.close()
+    if not missing:
+        click.echo("\n✓ Everything is set up.\n\nNext: ./orchestrator.py run")
+        return
+    click.echo("\n❌ Something is missing.\n\nNext:")
+    for step in missing:
+        click.echo(f"  {step}")
+    sys.exit(EXIT_FAILED)
+
+
+@command.command(short_help="Sums up old readings anew.")
+@click.option("--from", "first", required=True, help="Where to begin, in UTC: 2026-11-03, or 2026-11-03T06:00.")
+@click.option("--to", "last", help="Where to end, in UTC, without it. Default: now.")
+@_which
+def backfill(path: Path | None, output: str | None, token_env: str, first: str, last: str | None) -> None:
+    """Sum up the raw readings of a time anew, in every bucket.
+
+    Late readings are summed up by themselves; this is for what was written by others, or before `setup`.
+    """
+    place = place_or_exit(path, output, token_env)
+    with _connected(place) as store:
+        work = Backfill(place, store)
+        end_s = _seconds(last) if last else work.now_s
+        try:
+            begin_s, end_s = work.limited(_seconds(first), end_s)
+            if begin_s >= end_s:
+                leave(f"there is nothing to sum up between {first} and {last or 'now'}", EXIT_CONFIGURATION)
+            if begin_s > _seconds(first):
+                click.echo(
+                    f"Raw readings are kept for {work.keeps_s // DAY_S} days, so it begins with {_date(begin_s)}."
+                )
+            pieces = work.pieces(begin_s, end_s)
+            points = 0
+            with click.progressbar(pieces, label=f"{_date(begin_s)} to {_date(end_s)}", file=sys.stderr) as shown:
+                for piece in shown:
+                    points += work.sum_up(piece)
+        except RollupError as error:
+            hint = f"; run: {_again('setup', path, output)}" if work.is_missing(error) else ""
+            leave(f"❌ it was not summed up: {error}{hint}", EXIT_FAILED)
+        finally:
+            work.close()
+    click.echo(f"✓ {points} points written in {len(pieces)} pieces.")
+
+
+@command.command("delete-buckets", short_help="Deletes all buckets with all that is in them.")
+@_which
+def delete_buckets(path: Path | None, output: str | None, token_env: str) -> None:
+    """Delete all buckets with all that is in them, and the tasks and tokens that `setup` made for them."""
+    place = place_or_exit(path, output, token_env)
+    with _connected(place) as store:
+        if not store.buckets:
+            leave(store.lacks, EXIT_CONFIGURATION)
+        _warn(store)
+        typed = click.prompt("Type 'DELETE' to confirm deletion", default="", show_default=False)
+        if typed != "DELETE":
+            leave("Nothing was deleted.", EXIT_FAILED)
+        there = store.existing()
+        for bucket in store.buckets:
+            if bucket not in there:
+                click.echo(f"  - {bucket}: does not exist, skipped")
+                continue
+            click.echo(f"  • deleting {bucket} …", nl=False)
+            store.delete(bucket)
+            click.echo(" ✓")
+        left = store.existing()
+    if left:
+        leave(f"❌ still there: {', '.join(left)}", EXIT_FAILED)
+    click.echo(f"\n✅ All PowerLogger buckets have been deleted.\n\nNext: {_again('setup', path, output)}")
+
+
+@contextmanager
+def _connected(place: Place) -> Iterator[Store]:
+    """A store that answers; leave with the seed's words and status 1 when there is none."""
+    try:
+        store = store_of(place)
+        store.connect()
+    except NoConnection as error:
+        options = place.options
+        click.echo("❌ ERROR: Cannot connect to InfluxDB or credentials are invalid!\n", err=True)
+        click.echo(f"Current configuration from {place.told_by}:", err=True)
+        click.echo(f"  • Host:   {options.url}\n  • Org:    {options.org}\n  • Token:  {mask(place.token)}\n", err=True)
+        click.echo(_PLEASE_CHECK, err=True)
+        leave(f"\n({error})", EXIT_FAILED)
+    try:
+        yield store
+    except (Refused, NoConnection) as error:
+        leave(f"❌ {place.options.url}: {error}", EXIT_FAILED)
+    finally:
+        store.close()
+
+
+def _make_buckets(store: Store) -> None:
+    there = store.existing()
+    if there.keys() >= store.buckets.keys():
+        click.echo("✅ All PowerLogger buckets already exist!")
+        for bucket in store.buckets:
+            click.echo(f"  • {bucket}")
+        click.echo("\nSetup appears to be complete. Skipping bucket creation.")
+    for bucket, keeps_s in store.buckets.items():
+        if bucket not in there:
+            store.create(bucket, keeps_s)
+            click.echo(f"  • {bucket}: {store.thing} created, keeps {_length(keeps_s)}")
+        elif there[bucket] != keeps_s:
+            click.echo(f"Mind: {bucket} keeps {_length(there[bucket])}, not {_length(keeps_s)}; it was left as it is")
+
+
+def _tell_tokens(place: Place, tokens: list[tuple[str, str, str]], *, save: bool) -> None:
+    new = {variable: token for _, variable, token in tokens if token}
+    for whose, variable, token in tokens:
+        click.echo(f"  • token “{whose}”: {'created' if token else 'is there'} ({variable})")
+    if not new:
+        return
+    if save:
+        try:
+            keep_in_env(place.env_file, new)
+        except OSError as error:
+            click.echo(f"❌ {place.env_file} cannot be written: {error.strerror}", err=True)
+            save = False
+        else:
+            click.echo(f"\nWritten into {click.format_filename(place.env_file)}, which only you may read.")
+    if not save:
+        click.echo("\nThese are shown only now. Put them into .env (mode 600):\n")
+        for variable, token in new.items():
+            click.echo(f"{variable}={token}")
+    if place.writer_variable in new and place.options.token_env != place.writer_variable:
+        click.echo(f'\nThen let the writer use its own: token_env = "{place.writer_variable}" in [outputs.influx]')
+
+
+def _look_at(store: Store, tell: Callable[[bool, str], None]) -> None:
+    try:
+        there = store.existing()
+        for bucket, keeps_s in store.buckets.items():
+            shown = f"{store.thing} {bucket}"
+            if bucket not in there:
+                tell(False, f"{shown}: is missing")
+            elif there[bucket] != keeps_s:
+                tell(True, f"{shown}: keeps {_length(there[bucket])}, not {_length(keeps_s)}")
+            else:
+                tell(True, f"{shown}: keeps {_length(keeps_s)}")
+        wrong = store.tasks()
+        for name, what in wrong.items():
+            tell(False, f"{store.filler} {name} {what}")
+        if store.buckets and not wrong:
+            tell(True, f"the {store.filler} of each")
+    except (Refused, NoConnection) as error:
+        tell(False, str(error))
+    if store.lacks:
+        click.echo(store.lacks)
+
+
+def _warn(store: Store) -> None:
+    click.echo("⚠️  DANGER: This will DELETE all PowerLogger buckets from InfluxDB!\n")
+    click.echo("This action is IRREVERSIBLE and will permanently delete:")
+    width = max(len(bucket) for bucket in store.buckets)
+    for bucket in store.buckets:
+        raw = bucket == store.place.options.bucket
+        content = "all historical pulse data" if raw else "all downsampled data"
+        click.echo(f"  • {bucket:<{width}}  (with {content})")
+    click.echo("\nAll data in these buckets will be LOST FOREVER!\n")
+
+
+def _again(verb: str, path: Path | None, output: str | None) -> str:
+    words = f"./orchestrator.py influx {verb}"
+    words += f" --config {click.format_filename(path)}" if path else ""
+    return words + (f" --output {output}" if output else "")
+
+
+def _has_client() -> bool:
+    return importlib.util.find_spec("influxdb_client") is not None
+
+
+def _seconds(text: str) -> int:
+    if found := _DATE.fullmatch(text.strip()):
+        with contextlib.suppress(ValueError):
+            return int(datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}").replace(tzinfo=UTC).timestamp())
+    return leave(f"{text!r} is no date; write it like 2026-11-03 or 2026-11-03T06:00", EXIT_CONFIGURATION)
+
+
+def _date(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _length(keeps_s: int) -> str:
+    return f"{keeps_s // DAY_S} days" if keeps_s else "for ever"
