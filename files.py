@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Final
+
+# What somebody has to mend. Every other error of a disk may pass by itself: it is full, or it fails now and then.
+NEEDS_A_PERSON: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+)
 
 
 def replaced(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -25,8 +32,16 @@ def replaced(path: Path, content: bytes, mode: int = 0o600) -> None:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory as durable as what is in the files: new ones, renamed ones, those that are gone."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems have no such thing
+            raise
     finally:
-        os.close(directory)
+        os.close(descriptor)

@@ -20,6 +20,7 @@ import msgspec
 from reading import Record
 from writer import Batch, Memo, Output, OutputDown, OutputRefused
 from writer.outbox import Progress, Reader
+from writer.rescue import is_damage
 from writer.rows import Row
 
 log = logging.getLogger("writer.delivery")
@@ -62,6 +63,7 @@ class Delivery(threading.Thread):
         self.oldest_pending_utc_ns = 0
         self.changed = False  # there is progress that is not committed
         self.urgent = False  # and somebody waits for the commit
+        self.malformed = 0  # looks into the outbox in a row that failed because it is damaged
         self._make = make
         self._outbox = outbox
         self._progress = progress
@@ -143,8 +145,11 @@ class Delivery(threading.Thread):
         with self.lock:
             try:
                 self._reader = self._reader or Reader(self._outbox)
-                return self._next(self._reader)
+                taken = self._next(self._reader)
+                self.malformed = 0
+                return taken
             except sqlite3.Error as error:
+                self.malformed = self.malformed + 1 if is_damage(error) else 0
                 raise OutputDown(f"the outbox cannot be read: {error}") from error
 
     def _next(self, reader: Reader) -> tuple[list[Row], Span] | None:

@@ -35,6 +35,7 @@ from writer.ledger_copy import LedgerCopy
 from writer.lookout import Lookout
 from writer.outbox import Intake, Stamp, Watermark, balance
 from writer.repeats import digest, with_message
+from writer.rescue import is_damage
 from writer.rows import CLOCKS, HELD, RESTAMPED, SYNCED, UNSYNCED
 from writer.salvage import open_outbox
 
@@ -105,6 +106,7 @@ class Ingest:
         self._urgent = False  # a report asked for an early commit
         self._commit_at_s: float | None = None  # monotonic; None while there is nothing to commit
         self._retry_at_s = 0.0  # after a commit that failed: not before
+        self._malformed = 0  # commits in a row that failed because the outbox is damaged
         self._epoll = select.epoll()
         self._epoll.register(self._wake, select.EPOLLIN)
         for receiver in receivers:
@@ -146,6 +148,10 @@ class Ingest:
         if self._commit_is_due():
             self._commit()
         self._publish()
+        # Once may be a moment's weakness of the disk.
+        if any(each > 1 for each in (self._malformed, *(delivery.malformed for delivery in self._deliveries))):
+            log.error("the outbox is damaged: the writer starts again, which sets it aside and saves what can be read")
+            raise SystemExit(1)
 
     def _pause_s(self) -> float:
         if self._commit_at_s is None:
@@ -260,6 +266,7 @@ class Ingest:
     def _commit_failed(self, error: sqlite3.Error) -> None:
         self._retry_at_s = time.monotonic() + _RETRY_COMMIT_S
         self._vitals.add("commit_failures")
+        self._malformed = self._malformed + 1 if is_damage(error) else 0
         note = f"the outbox cannot be committed ({error}); free some space or mend the disk of {self._outbox.path}"
         if note != self._vitals.note:
             log.error(note)
@@ -269,6 +276,7 @@ class Ingest:
         if self._vitals.note:
             log.info("the outbox can be committed again")
             self._vitals.note = ""
+        self._malformed = 0
         if stamp.clock == HELD:
             self._held += self._intake.count
         if stamp.clock == UNSYNCED:
@@ -366,16 +374,13 @@ class Ingest:
             with delivery.lock:
                 progress, _, _ = delivery.snapshot()
             account = balance(progress, self._outbox.accounts[delivery.output])
-            row["state"] = delivery.state
             row["accepted"] = account.accepted
             row["delivered"] = account.delivered
             for reason, count in account.dropped.items():
                 row[f"dropped_{reason}"] = count
             row["pending"] = account.pending
-            row["failures"] = delivery.failures
-            row["newest_delivered_utc_ns"] = delivery.newest_delivered_utc_ns
-            row["oldest_pending_utc_ns"] = delivery.oldest_pending_utc_ns
-            row["failing_since_ns"] = delivery.failing_since_ns
+            for shown in ("state", "failures", "newest_delivered_utc_ns", "oldest_pending_utc_ns", "failing_since_ns"):
+                row[shown] = getattr(delivery, shown)
             if row.note != delivery.note:
                 row.note = delivery.note
 

@@ -253,6 +253,10 @@ class Outbox:
         return count
 
     @property
+    def rows(self) -> int:
+        return self._number("SELECT count(*) FROM row")
+
+    @property
     def held(self) -> int:
         """Readings that wait for the clock."""
         return self._number("SELECT sum(count) FROM row WHERE clock = ?", HELD)

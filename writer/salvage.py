@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from writer import rescue
 from writer.books import BOOKS
 from writer.logbook import COPIES, LOGBOOK
-from writer.outbox import SCHEMA, Outbox, connect, parts
+from writer.outbox import SCHEMA, Outbox
 from writer.rows import MOST_READINGS_A_ROW
+from writer.transaction import transaction
 
 log = logging.getLogger("writer.salvage")
 
@@ -28,18 +30,6 @@ _OURS: Final = (
 _MOST_SINGLE_ROWS: Final = 1000  # that are looked for where no query gets through: damage spoils some dozens a page
 # An error that quotes damaged text cannot be put into words by Python, which raises the second one instead.
 _UNREADABLE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
-# The place cannot be used, which says nothing of the file.
-_OF_THE_PLACE: Final = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_PERM,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +46,20 @@ def open_outbox(path: Path, *, reserve_bytes: int, quota_bytes: int) -> tuple[Ou
 
     Raises `OSError` or `sqlite3.OperationalError` when the place itself cannot be used.
     """
-    rescued = path.with_name(path.name + ".rescued")
-    if not path.exists() and rescued.exists():
-        rescued.rename(path)  # killed before the last step of a salvage
-    if not (reason := _damage(path)):
+    rescuing = rescue.begin(path)
+    if rescue.is_to_be_finished(path):
+        reason = "an earlier start found it so"
+    elif not (reason := _damage(path)):
         try:
             return Outbox(path, reserve_bytes=reserve_bytes, quota_bytes=quota_bytes), None
         except _UNREADABLE as error:
             reason = _blame(error, path)
-    rows = _take_over(path, rescued)
-    aside = _set_aside(path)
-    rescued.rename(path)
-    log.error("the outbox is damaged (%s): set aside as %s; %d rows of it were saved", reason, aside, rows)
-    return Outbox(path, reserve_bytes=reserve_bytes, quota_bytes=quota_bytes), Salvage(aside, reason, rows)
+    if not rescue.is_to_be_finished(path):
+        _take_over(path, rescuing)
+    aside = rescue.finish(path)
+    outbox = Outbox(path, reserve_bytes=reserve_bytes, quota_bytes=quota_bytes)
+    log.error("the outbox is damaged (%s): set aside as %s; %d rows of it were saved", reason, aside, outbox.rows)
+    return outbox, Salvage(aside, reason, outbox.rows)
 
 
 def _damage(path: Path) -> str:
@@ -109,8 +100,8 @@ def _strange_table(connection: sqlite3.Connection, tables: Set[str]) -> str:
 
 def _blame(error: Exception, path: Path) -> str:
     """Return what an error says of the file; raise it if it says something of the place."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if code in _OF_THE_PLACE or (code == sqlite3.SQLITE_READONLY and not os.access(path, os.W_OK)):
+    rescue.raise_if_of_the_place(error)
+    if rescue.code_of(error) == sqlite3.SQLITE_READONLY and not os.access(path, os.W_OK):
         raise error
     return str(error)
 
@@ -120,60 +111,54 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None)
 
 
-def _set_aside(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    for part in parts(path):
-        if part.exists():
-            part.rename(part.with_name(part.name.replace(path.name, aside.name, 1)))
-    return aside
+def _take_over(damaged: Path, rescuing: Path) -> None:
+    """Copy state and rows, as far as they can be read, into a new file, which is whole when this returns.
 
-
-def _take_over(damaged: Path, rescued: Path) -> int:
-    """Copy state and rows, as far as they can be read, into a new file; return the number of rows."""
-    rows = 0
-    for part in parts(rescued):
-        part.unlink(missing_ok=True)  # of a salvage that was killed
-    with contextlib.closing(connect(rescued)) as new:
+    Raises what says something of the place: what cannot be read or written just now may be there at the next start.
+    """
+    with contextlib.closing(sqlite3.connect(rescuing, isolation_level=None)) as new:
+        rescue.write_plainly(new)
         new.executescript(_TABLES)
-        new.execute("BEGIN IMMEDIATE")
+        with transaction(new), contextlib.closing(_connect_to_read(damaged)) as old:
+            for key, value in _readable(old, "SELECT key, value FROM state ORDER BY key"):
+                if isinstance(key, str) and isinstance(value, bytes):
+                    new.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
+            for entry in _readable(old, "SELECT * FROM entry"):
+                new.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entry)
+            for query, insertion in COPIES.items():
+                for noted in _readable(old, query):
+                    new.execute(insertion, noted)
+            for row in _readable_rows(old):
+                new.execute("INSERT OR IGNORE INTO row VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def _readable(
+    old: sqlite3.Connection, query: str, arguments: tuple[int, ...] = (), *, tries: int = 2
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query up to the first that cannot be read; and then once more: a card may fail only once."""
+    for _ in range(tries):
         try:
-            with contextlib.closing(_connect_to_read(damaged)) as old:
-                for key, value in _readable(old, "SELECT key, value FROM state WHERE key > ? ORDER BY key", ""):
-                    if isinstance(key, str) and isinstance(value, bytes):
-                        new.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
-                for entry in _readable(old, "SELECT * FROM entry"):
-                    new.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entry)
-                for query, insertion in COPIES.items():
-                    for noted in _readable(old, query):
-                        new.execute(insertion, noted)
-                for row in _readable_rows(old):
-                    new.execute("INSERT OR IGNORE INTO row VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-                    rows += 1
+            yield from old.execute(query, arguments)
         except _UNREADABLE as error:
-            log.warning("the rest of the damaged outbox cannot be read: %s", error)
-        new.execute("COMMIT")
-    return rows
-
-
-def _readable(old: sqlite3.Connection, query: str, *arguments: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a query up to the first that cannot be read."""
-    with contextlib.suppress(*_UNREADABLE):
-        yield from old.execute(query, arguments)
+            rescue.raise_if_of_the_place(error)
+        else:
+            return
 
 
 def _readable_rows(old: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
     """Yield every row that can be read: from the oldest on, from the newest back, then one by one what is between."""
     query = f"SELECT {_COLUMNS} FROM row WHERE id > ? AND id < ? AND {_OURS} ORDER BY id"  # noqa: S608 - constants
     first, last = 0, 2**63 - 1
-    with contextlib.suppress(*_UNREADABLE):
+    try:
         for row in old.execute(query, (first, last)):
             first = row[0]
             yield row
+    except _UNREADABLE as error:
+        rescue.raise_if_of_the_place(error)
+    else:
         return
-    for row in _readable(old, f"{query} DESC", first, last):
+    for row in _readable(old, f"{query} DESC", (first, last), tries=1):
         last = row[0]
         yield row
     for row_id in range(first + 1, min(last, first + _MOST_SINGLE_ROWS)):
-        yield from _readable(old, query, row_id - 1, row_id + 1)
+        yield from _readable(old, query, (row_id - 1, row_id + 1), tries=1)

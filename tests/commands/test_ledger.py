@@ -87,7 +87,7 @@ def test_a_renamed_meter_goes_on_after_the_reload(house: House) -> None:
     status, told = ask(house, "channel", "rename", "house", "home")
     assert status == 0
     assert "Next: name it home in the configuration" in told
-    house.devices = ["home"]
+    house.sources = {"meter": ["home"]}
     house.configure(OUTPUTS)
     assert house.process
     house.process.send_signal(signal.SIGHUP)

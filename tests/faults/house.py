@@ -167,19 +167,7 @@ port = {self.api_port}
 
     def balance(self) -> dict[str, Balance]:
         """What the outbox itself has on the disk, of each output; call it when the house stands still."""
-        found = {}
-        with closing(sqlite3.connect(self.data_dir / "outbox.db")) as outbox:
-            state = dict(outbox.execute("SELECT key, value FROM state"))
-            for key in state:
-                if key.startswith("output/"):
-                    name = key.removeprefix("output/")
-                    progress = msgspec.msgpack.decode(state[key], type=Progress)
-                    account = msgspec.msgpack.decode(state[f"account/{name}"], type=Account)
-                    rows = outbox.execute("SELECT id, count FROM row").fetchall()
-                    pending = sum(count for row, count in rows if progress.owes(row))
-                    dropped = balance(progress, account).dropped
-                    found[name] = Balance(account.accepted, progress.delivered, pending, dropped)
-        return found
+        return accounts(self.data_dir)
 
 
 @dataclass(frozen=True)
@@ -192,6 +180,23 @@ class Balance:
     @property
     def holds(self) -> bool:
         return self.accepted == self.delivered + self.pending + sum(self.dropped.values())
+
+
+def accounts(data_dir: Path) -> dict[str, Balance]:
+    """What an outbox has on the disk of each output, with what is pending counted row by row."""
+    found = {}
+    with closing(sqlite3.connect(data_dir / "outbox.db")) as outbox:
+        state = dict(outbox.execute("SELECT key, value FROM state"))
+        for key in state:
+            if key.startswith("output/"):
+                name = key.removeprefix("output/")
+                progress = msgspec.msgpack.decode(state[key], type=Progress)
+                account = msgspec.msgpack.decode(state[f"account/{name}"], type=Account)
+                rows = outbox.execute("SELECT id, count FROM row").fetchall()
+                pending = sum(count for row, count in rows if progress.owes(row))
+                dropped = balance(progress, account).dropped
+                found[name] = Balance(account.accepted, progress.delivered, pending, dropped)
+    return found
 
 
 @dataclass

@@ -834,6 +834,59 @@ def test_without_outputs_it_takes_what_comes(house: House) -> None:
     house.stop()
 
 
+@pytest.mark.parametrize("table", ["state", "row"])
+def test_an_outbox_that_is_damaged_while_the_writer_works_is_set_aside_too(house: House, table: str) -> None:
+    """The state is met by the next commit, a row by the output that is to get it; neither may wait for a restart."""
+    house.start()
+    house.report(5)
+    house.arrive(5)
+    if table == "row":
+        (house.directory / "away").touch()
+        house.report(5)
+        wait_for(lambda: not house.waiting(), "the rows to be committed")
+    path = house.directory / "outbox.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+    (house.directory / "away").unlink(missing_ok=True)
+    house.report(3)
+    assert house.writers[-1].wait(10) == 1
+    house.start()
+    house.report(4)
+    wait_for(lambda: {*house.numbers()} >= {*range(house.sent - 7, house.sent)}, "what came since")
+    house.stop()
+    assert len(list(house.directory.glob("outbox.db.damaged-?"))) == 1
+    assert house.vitals["salvages"] == 1
+    house.assert_conserved()
+
+
+def test_a_moment_in_which_the_disk_cannot_read_is_no_damage(house: House) -> None:
+    def one_moment(patch: pytest.MonkeyPatch) -> None:
+        commit = Outbox.commit
+        failed: list[int] = []
+
+        def fail_once(self: Outbox, *arguments: Any) -> None:
+            if not failed:
+                failed.append(1)
+                error = sqlite3.DatabaseError("database disk image is malformed")
+                error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise error
+            commit(self, *arguments)
+
+        patch.setattr(Outbox, "commit", fail_once)
+        patch.setattr(ingest, "_RETRY_COMMIT_S", 0.02)
+
+    house.start(setup=one_moment)
+    house.report(5)
+    house.arrive(5)
+    house.stop()
+    assert house.vitals["commit_failures"] == 1
+    assert not list(house.directory.glob("*.damaged-*"))
+
+
 def test_the_commit_interval_is_the_users_or_what_the_disk_can_bear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import signal
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.writer._helpers import STAMP, Child, assert_conserved, in_a_child, intake, numbers, rows
-from writer import salvage
+from writer import rescue, salvage
 from writer.outbox import Intake, Outbox, Progress, Reader, Watermark, parts
 from writer.salvage import Salvage, open_outbox
 
@@ -288,14 +289,16 @@ def test_each_damaged_file_is_set_aside_under_a_name_of_its_own(tmp_path: Path) 
     assert [name.read_bytes()[:9] for name in names] == [b"garbage 0", b"garbage 1", b"garbage 2"]
 
 
-@pytest.mark.parametrize("step", ["_take_over", "_set_aside", "Outbox"])
+@pytest.mark.parametrize("step", ["_take_over", "rescue.finish", "Outbox"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_salvage_that_is_killed_is_finished_by_the_next_start(
     tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, step: str, when: str
 ) -> None:
     path, _ = damaged_page(tmp_path, whole, "row")
     damaged = path.read_bytes()
-    whole_step = getattr(salvage, step)
+    module, _, name = f"salvage.{step}".rpartition(".")
+    owner = salvage if module == "salvage" else rescue
+    whole_step = getattr(owner, name)
 
     def die(*arguments: object, **named: object) -> object:
         if when == "after":
@@ -305,15 +308,90 @@ def test_a_salvage_that_is_killed_is_finished_by_the_next_start(
 
     def start() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(salvage, step, die)
+            patch.setattr(owner, name, die)
             opened(path)
 
     assert Child(start).wait() == -signal.SIGKILL
+    is_finished_by_the_next_start(path, damaged)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_salvage_killed_between_two_names_never_joins_a_log_to_a_file_that_is_not_its_own(
+    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The file and its log get their new names one after the other, and SQLite would play any log into any file."""
+    path, page = damaged_page(tmp_path, whole, "row")
+    damaged = path.read_bytes()
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).write_bytes(whole[ending])  # of another time, as bad as a log can be
+    rename = Path.rename
+    done: list[Path] = []
+
+    def rename_or_die(self: Path, target: Path) -> Path:
+        if len(done) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.append(self)
+        return rename(self, target)
+
+    def start() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(salvage, "_damage", lambda _: f"page {page}")
+            patch.setattr(Path, "rename", rename_or_die)
+            opened(path)
+
+    before = in_log(path)
+    assert Child(start).wait() == -signal.SIGKILL
+    monkeypatch.setattr(salvage, "_damage", lambda path: f"page {page}" if path.read_bytes() == damaged else "")
+    outbox, saved = opened(path)
+    assert saved is not None
+    assert saved.rows == before
+    assert [aside.read_bytes() for aside in tmp_path.glob("*.damaged-?")] == [damaged]
+    assert len(list(tmp_path.glob("*.damaged-*"))) == 3, "the log and its index stay with their file"
+    assert_works(outbox)
+
+
+def in_log(path: Path) -> int:
+    """The rows that a salvage of the file with its log would save."""
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        return len(list(salvage._readable_rows(connection)))
+
+
+def is_finished_by_the_next_start(path: Path, damaged: bytes) -> None:
     outbox, _ = opened(path)
     assert COMMITS / 2 < len(rows(path)) < COMMITS
     assert outbox.watermarks["meter"] == Watermark(1, COMMITS)
-    assert [aside.read_bytes() for aside in tmp_path.glob("*.damaged-?")] == [damaged]
-    assert not list(tmp_path.glob("*.rescued*"))
+    assert [aside.read_bytes() for aside in path.parent.glob("*.damaged-?")] == [damaged]
+    assert not list(path.parent.glob("*.rescu*"))
+    assert_works(outbox)
+
+
+@contextlib.contextmanager
+def limited(which: int, limit: int) -> Iterator[None]:
+    """Let this process have no more of something, as a machine that has run out of it."""
+    before = resource.getrlimit(which)
+    resource.setrlimit(which, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(which, before)
+
+
+@pytest.mark.parametrize("what", ["reading", "writing"])
+def test_a_salvage_without_room_takes_nothing_for_lost_and_waits(
+    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A disk that is full, or a machine without descriptors, says nothing of what could be read of the file."""
+    path = lay_out(tmp_path, without_log(whole, tmp_path))
+    before = path.read_bytes()
+    monkeypatch.setattr(salvage, "_damage", lambda path: "so it seems" if path.read_bytes() == before else "")
+    one, two = (os.dup(0) for _ in range(2))  # the numbers of the next two files that are opened
+    os.close(one), os.close(two)
+    limits = {"reading": (resource.RLIMIT_NOFILE, two), "writing": (resource.RLIMIT_FSIZE, 100_000)}
+    with limited(*limits[what]), pytest.raises((sqlite3.OperationalError, OSError)):
+        opened(path)
+    assert not list(tmp_path.glob("*.damaged-*"))
+    outbox, saved = opened(path)
+    assert saved is not None and saved.rows == COMMITS
     assert_works(outbox)
 
 

@@ -12,10 +12,10 @@ from typing import Any, Final
 import msgspec
 
 from history.tables import SCHEMA, State, Tables
+from writer import rescue
 
 log = logging.getLogger("writer.outputs.history")
 
-_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _UNREADABLE: Final = (sqlite3.Error, ValueError)  # msgspec's errors and text that is no UTF-8 are ValueErrors
 _ORDER: Final = {
     "series": "id {0}",
@@ -28,30 +28,26 @@ _WAL_BYTES: Final = 4_000_000  # a fold leaves a long log behind; this much of i
 
 def opened(path: Path) -> sqlite3.Connection:
     """Open the file, or a new one, ready to be written. Raises `sqlite3.Error` when the place cannot be used."""
-    rescued = _beside(path, ".rescued")
-    if not path.exists() and rescued.exists():
-        rescued.rename(path)  # killed before the last step of a rescue
-    if reason := _damage(path):
+    rescue.begin(path)  # what a kill left unfinished goes
+    if rescue.is_to_be_finished(path):
+        _replace(path, "an earlier start found it so")
+    elif reason := _damage(path):
         set_aside(path, reason)
     return _connect(path)
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _DAMAGE
-
-
 def set_aside(path: Path, reason: str) -> None:
-    """Rename the file and begin a new one with all that can be read of it."""
-    rescued = _beside(path, ".rescued")
-    buckets = _rescue(path, rescued)
-    number = 1
-    while (aside := _beside(path, f".damaged-{number}")).exists():
-        number += 1
-    for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            _beside(path, suffix).rename(_beside(aside, suffix))
-    rescued.rename(path)
-    log.error("%s was damaged (%s): set aside as %s; %d buckets of it go on", path, reason, aside.name, buckets)
+    """Rename the file and begin a new one with all that can be read of it.
+
+    Raises `sqlite3.Error` where that cannot be read or written just now, which says nothing of the file.
+    """
+    _rescue(path, rescue.begin(path))
+    _replace(path, reason)
+
+
+def _replace(path: Path, reason: str) -> None:
+    aside = rescue.finish(path)
+    log.error("%s was damaged (%s): set aside as %s; what can be read of it goes on", path, reason, aside.name)
 
 
 def _damage(path: Path) -> str:
@@ -68,7 +64,7 @@ def _damage(path: Path) -> str:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         return "" if verdict == "ok" else str(verdict)
     except sqlite3.Error as error:
-        if is_damage(error):
+        if rescue.is_damage(error):
             return str(error)
         raise
 
@@ -87,12 +83,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _rescue(path: Path, rescued: Path) -> int:
-    """Make a new file of what can be read; return the number of its buckets."""
-    for suffix in ("", "-wal", "-shm"):
-        _beside(rescued, suffix).unlink(missing_ok=True)  # of a rescue that was killed
-    new = _connect(rescued)
+def _rescue(path: Path, rescuing: Path) -> None:
+    """Make a new file of what can be read, which is whole when this returns."""
+    new = sqlite3.connect(rescuing, isolation_level=None)
     with contextlib.closing(new), contextlib.closing(_connect_to_read(path)) as old:
+        new.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        rescue.write_plainly(new)
+        new.executescript(SCHEMA)
         new.execute("BEGIN")
         for table, columns in (("series", 5), ("bucket", 14), ("chunk", 2), ("journal", 2)):
             insert = f"INSERT OR IGNORE INTO {table} VALUES ({','.join('?' * columns)})"  # noqa: S608 - our own tables
@@ -102,14 +99,19 @@ def _rescue(path: Path, rescued: Path) -> int:
                         new.execute(insert, row)
         new.execute("DELETE FROM bucket WHERE series NOT IN (SELECT id FROM series)")
         new.execute("DELETE FROM chunk WHERE id & 0xFFFFFF NOT IN (SELECT id FROM series)")
-        state = State()
-        with contextlib.suppress(*_UNREADABLE):
-            state = Tables(old).state()
+        state = _state(old)
         state.folds += 1
         new.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (msgspec.msgpack.encode(state),))
-        (buckets,) = new.execute("SELECT count(*) FROM bucket").fetchone()
         new.execute("COMMIT")
-    return int(buckets)
+
+
+def _state(old: sqlite3.Connection) -> State:
+    for _ in range(2):  # a card may fail only once
+        try:
+            return Tables(old).state()
+        except _UNREADABLE as error:
+            rescue.raise_if_of_the_place(error)
+    return State()
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
@@ -119,14 +121,12 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
 def _readable(old: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a query up to the first that cannot be read."""
     cursor: Iterator[tuple[Any, ...]] = iter(())
-    with contextlib.suppress(*_UNREADABLE):
+    try:
         cursor = old.execute(query)
-    while True:
-        try:
-            row = next(cursor)
-        except (StopIteration, *_UNREADABLE):
-            return
-        yield row  # not within the try: what goes wrong with the row is another matter
+        while (row := next(cursor, None)) is not None:
+            yield row
+    except _UNREADABLE as error:
+        rescue.raise_if_of_the_place(error)
 
 
 def _beside(path: Path, suffix: str) -> Path:

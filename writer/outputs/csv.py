@@ -28,7 +28,6 @@ Text that a spreadsheet would take for a formula gets an apostrophe in front; li
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -40,6 +39,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Meta
 
 from config.settings import OutputTable, Positive, Site
+from files import NEEDS_A_PERSON, sync_directory
 from reading import Clock, Record
 from writer import Batch, Memo, Output, OutputDown, OutputRefused
 from writer.outputs._csv_rows import EnergyMonitor, Machine, Profile, Tidy
@@ -50,9 +50,6 @@ log = logging.getLogger("writer.outputs.csv")
 # the next byte goes to it, so forgetting costs a commit and no exactness.
 _MOST_NOTED: Final = 16
 _TURN: Final = "turn of "  # what a key of the memo begins with that is no file
-_NEEDS_A_PERSON: Final = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
-)
 
 
 class Options(OutputTable, frozen=True):
@@ -224,7 +221,7 @@ class Csv(Output):
 
     def _down(self, error: OSError) -> OutputDown:
         remedy = ""
-        if error.errno in _NEEDS_A_PERSON:
+        if error.errno in NEEDS_A_PERSON:
             remedy = f"make {self._directory} a directory that this user may write to, or mend directory"
         return OutputDown(f"{error.filename or self._directory}: {error.strerror or error}", remedy=remedy)
 
@@ -251,20 +248,8 @@ def _append(file: str, text: bytes, header: str) -> int:
             rest = rest[os.write(descriptor.fileno(), rest) :]
         os.fsync(descriptor.fileno())
     if is_new:
-        _sync_directory(Path(file).parent)
+        sync_directory(Path(file).parent)
     return size + len(text)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the name of a new file as durable as its bytes."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems have no such thing
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _size(file: str) -> int:

@@ -15,6 +15,7 @@ from today, and a clock that is wrong for less than an hour deletes nothing.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -22,13 +23,15 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from config.settings import OutputTable, Site
+from files import NEEDS_A_PERSON
 from writer import Batch, Memo, Output, OutputDown, OutputRefused
-from writer.outputs._history_damage import is_damage, opened, set_aside
+from writer.outputs._history_damage import opened, set_aside
 from writer.outputs._history_scribe import Scribe
+from writer.rescue import is_damage
 
 log = logging.getLogger("writer.outputs.history")
 
-_NEEDS_A_PERSON: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
+_NEEDS_A_PERSON: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 
 Days = Annotated[int, Meta(ge=1, le=36_500)]
 
@@ -64,7 +67,7 @@ class History(Output):
             raise self._after(error) from error
         except OSError as error:
             self.close()
-            raise OutputDown(f"{self._path}: {error.strerror or error}", remedy=self._remedy) from error
+            raise self._unusable(error) from error
         except BaseException:
             self.close()  # what it has in mind may not be what is on the disk
             raise
@@ -94,7 +97,7 @@ class History(Output):
             except sqlite3.Error as another:
                 return self._down(another)
             except OSError as another:
-                return OutputDown(f"{self._path}: {another.strerror or another}", remedy=self._remedy)
+                return self._unusable(another)
             return OutputDown(f"{self._path} was damaged: {error}; a new one is begun")
         return self._down(error)
 
@@ -102,6 +105,20 @@ class History(Output):
     def _remedy(self) -> str:
         return f"make {self._path.parent} a directory, and {self._path.name} in it a file, that this user may write to"
 
+    def _unusable(self, error: OSError) -> OutputDown:
+        remedy = self._remedy if error.errno in NEEDS_A_PERSON else ""
+        return OutputDown(f"{self._path}: {error.strerror or error}", remedy=remedy)
+
     def _down(self, error: sqlite3.Error) -> OutputDown:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        return OutputDown(f"{self._path}: {error}", remedy=self._remedy if code in _NEEDS_A_PERSON else "")
+        # A full disk and a failing one cannot open a file either; that passes without anybody.
+        needs_a_person = code in _NEEDS_A_PERSON or (code == sqlite3.SQLITE_CANTOPEN and not self._is_usable)
+        return OutputDown(f"{self._path}: {error}", remedy=self._remedy if needs_a_person else "")
+
+    @property
+    def _is_usable(self) -> bool:
+        """Whether this user may write to the file, or make it."""
+        folder = self._path.parent
+        if not (folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)):
+            return False
+        return not self._path.exists() or (self._path.is_file() and os.access(self._path, os.R_OK | os.W_OK))

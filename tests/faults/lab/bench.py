@@ -20,6 +20,7 @@ EXPERIMENTS = (
     "kills",
     "parent_kills",
     "stops",
+    "failing_calls",
 )
 _BUSY = 1.5  # from here on the sheet says that the machine was busy
 
@@ -88,6 +89,11 @@ class Bench:
     def times(self, full: int, least: int = 1) -> int:
         """How often to do what the whole experiment does `full` times."""
         return max(least, round(full * self.scale))
+
+    @property
+    def stride(self) -> int:
+        """Of what the whole experiment does with each, do it with each so-and-so-manieth."""
+        return max(1, round(1 / self.scale))
 
     def expect(self, holds: object, what: str) -> None:
         """Note a difference, and go on, where something is not as promised."""

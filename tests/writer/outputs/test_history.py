@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import os
 import random
+import resource
 import signal
 import sqlite3
 import tempfile
@@ -400,6 +402,21 @@ def test_a_place_that_cannot_be_used_is_told_with_what_to_do(tmp_path: Path) -> 
     with opened(tmp_path / "history.db" / "no") as history, pytest.raises(OutputDown) as down:
         history.write(batch(record(0, power_w=1.0), row=1))
     assert "make" in down.value.remedy
+
+
+def test_a_file_that_cannot_be_opened_for_the_moment_needs_nobody(tmp_path: Path) -> None:
+    """A full disk and a process without descriptors cannot open a file either, and both pass by themselves."""
+    with opened(tmp_path) as history:
+        os.close(free := os.dup(0))  # the number of the next file that is opened
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        try:
+            with pytest.raises(OutputDown) as down:
+                history.write(batch(record(0, power_w=1.0), row=1))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert down.value.remedy == "", "it is tried again soon"
+        history.write(batch(record(0, power_w=1.0), row=1))
 
 
 def spoil(path: Path, share: float) -> None:
