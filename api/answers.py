@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, NoReturn
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from msgspec import Struct
 from starlette.exceptions import HTTPException
 
@@ -44,6 +44,13 @@ def refuse(status: int, sentence: str) -> NoReturn:
 def reply(document: Struct, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Send a document."""
     return Response(documents.encode(document), status, dict(headers or {}), "application/json")
+
+
+def streamed(request: Request, pieces: AsyncIterator[bytes], headers: Mapping[str, str], media_type: str) -> Response:
+    """Send something long in pieces; none of them is made for whoever only wants to know whether it is there."""
+    if request.scope.get("wattherd.head"):
+        return Response(None, 200, dict(headers), media_type)
+    return StreamingResponse(pieces, 200, dict(headers), media_type)
 
 
 def refusal(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:

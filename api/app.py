@@ -6,21 +6,21 @@ from collections.abc import MutableMapping
 from typing import Any, Final
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, Response
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access_log import Accesses, AccessLog
 from api.answers import listen_to_mistakes
-from api.health import reasons_not_ready, simulated
-from api.limits import LimitsCollector
-from api.metrics import render
-from api.reconciliations import ReconciliationCollector
+from api.documentation import describe, routes_of_documentation
+from api.doors import Door, Porch
+from api.machines import routes_of_machines
+from api.seed import routes_of_seed
 from api.site import static_routes
-from api.snapshot import look
 from api.stream import Newsroom
 from api.v1 import Sight, routes_of_now
+from api.v1_gaps import routes_of_gaps
 from api.v1_history import routes_of_history
 
 _COMPRESSED_FROM_BYTES: Final = 1000
@@ -36,48 +36,40 @@ _HEADERS: Final = {
 }
 
 
-def create_app(sight: Sight, newsroom: Newsroom) -> FastAPI:
+def create_app(sight: Sight, newsroom: Newsroom, access_log: AccessLog) -> FastAPI:
     """Make the application for one house."""
     # FastAPI's own pages load their scripts from the internet, which a house without it does not have.
     app = FastAPI(title="wattherd", docs_url=None, redoc_url=None, openapi_url=None)
     settings, board = sight.settings, sight.board
     row = board.claim("api", "api")
-    compared = ReconciliationCollector(settings, lambda: look(board).utc_ns)
-    limits = LimitsCollector(settings, board)
     listen_to_mistakes(app)
 
-    # All of them are `async`: they run in the loop that beats, so that a request that hangs is noticed, and the
-    # process needs no second thread.
-
-    @app.get("/healthz")
-    async def healthz() -> Response:
-        """This process lives. Whether the house is well is another question: `/readyz`."""
-        return JSONResponse({"status": "ok"})
-
-    @app.get("/readyz")
-    async def readyz() -> Response:
-        """Everything measures and everything arrives; if not, 503 and every reason."""
-        seen = look(board)
-        demo = {"simulated": True} if simulated(seen) else {}
-        if reasons := reasons_not_ready(settings, seen):
-            listed = [{"part": reason.part, "what": reason.what} for reason in reasons]
-            return JSONResponse({"status": "not ready", "reasons": listed, **demo}, 503)
-        return JSONResponse({"status": "ready", **demo})
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        """Every number of the board, and what the history says of reconciliations, for Prometheus."""
-        return Response(render(board, settings.site.name, compared, limits), media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
+    # All routes are `async`: they run in the loop that beats, so that a request that hangs is noticed, and the process
+    # needs no second thread.
+    describe(app)
+    app.include_router(routes_of_documentation(app, settings.site.name))
     app.include_router(static_routes())
+    app.include_router(routes_of_machines(sight))
+    app.include_router(routes_of_seed(sight, access_log))
     app.include_router(routes_of_now(sight, newsroom))
     app.include_router(routes_of_history(sight))
+    app.include_router(routes_of_gaps(sight))
     app.add_middleware(
         GZipMiddleware,
         minimum_size=_COMPRESSED_FROM_BYTES,
         compresslevel=5,
         thread_minimum_size=_NEVER_IN_A_THREAD,
     )
+    app.add_middleware(Door, api=settings.api)
+    if settings.api.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.api.cors_origins,
+            allow_methods=["GET", "HEAD"],
+            allow_headers=["X-API-Key", "Authorization"],
+        )
+    app.add_middleware(Porch, api=settings.api)
+    app.add_middleware(Accesses, access_log=access_log)
     app.add_middleware(_Guarded, count=lambda: row.add("requests"))
     return app
 

@@ -50,6 +50,15 @@ Step = Annotated[
     ),
 ]
 By = Annotated[Literal["hour", "day", "week", "month", "year"], Query(description="local periods of the site")]
+RawStep = Annotated[
+    str,
+    Query(
+        pattern=r"^(raw|auto|[1-9][0-9]{0,8})$",
+        description='"raw": every reading, where it is still kept; else as for series',
+        examples=["raw"],
+    ),
+]
+OneMetric = Annotated[str | None, Query(pattern="^[a-z][a-z0-9_]{0,40}$", description="of one metric only")]
 OneSource = Annotated[str | None, Query(pattern=_NAME, description="of one channel only: its source")]
 OneDevice = Annotated[str | None, Query(pattern=_NAME, description="of one channel only: its device")]
 PeriodsFrom = Annotated[
@@ -102,4 +111,4 @@ def periods(by: Period, from_: str | None, to: str, zone: ZoneInfo) -> Periods:
 
 def unknown(what: str, wanted: str, known: Sequence[str]) -> str:
     """Say that there is no such thing, and what comes near."""
-    return f"there is no {what} {wanted}{nearest(wanted, known, listed=True) if known else '; there is none yet'}"
+    return f"there is no {what}{nearest(wanted, known, listed=True) if known else '; there is none yet'}"

@@ -106,8 +106,9 @@ async def books_of(
         and (each.metric in REGISTERS or each.metric == "cost")
     ]
     if any(only) and not wanted:
+        wanted_name = "/".join(part or "…" for part in only)
         names = sorted({f"{each.source}/{each.device}" for each in known if each.metric in REGISTERS})
-        refuse(404, asked.unknown("energy of", "/".join(part or "…" for part in only), names))
+        refuse(404, asked.unknown(f"energy of {wanted_name}", wanted_name, names))
     for each in wanted:
         name, channel = f"{each.source}/{each.device}", (each.source, each.device, each.metric)
         if each.metric == "cost":

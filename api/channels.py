@@ -20,6 +20,12 @@ class Channels:
         self._settings = settings
         self._sources = {name: table for name, table in settings.sources.items() if table.enabled}
         self._devices = {name: [*_devices(table)] for name, table in self._sources.items()}
+        self._sleepers = {
+            f"{source}/{device.name}"
+            for source, table in self._sources.items()
+            for device in getattr(table, "devices", ())
+            if getattr(device, "silent_when_dark", False)
+        }
         self._appliances = {one.channel: one for one in settings.api.appliances}
 
     @property
@@ -31,6 +37,10 @@ class Channels:
         """Whether a channel belongs to the house as it is now; the history may know older ones."""
         source, device = parted(channel)
         return source in self._sources and (not self._devices[source] or device in self._devices[source])
+
+    def sleeps(self, channel: str) -> bool:
+        """Whether it may be silent while it is dark."""
+        return channel in self._sleepers
 
     def kind(self, channel: str) -> str:
         table = self._settings.sources.get(channel.partition("/")[0])

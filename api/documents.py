@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from config.settings import Role
 
@@ -206,6 +206,27 @@ class Cost(Struct, frozen=True):
     periods: list[Period]
     channels: list[ChannelCost]
     house: HouseCost
+
+
+class Gap(Struct, frozen=True):
+    """A time for which nothing was measured of one device; without source and device: of all of them."""
+
+    source: str | None
+    device: str | None
+    from_: Time | None = field(name="from")
+    to: Annotated[Time | None, Meta(description="null: it goes on, or the clock was not set")]
+    over: bool
+    length_s: Annotated[float | None, Meta(description="null: nobody knows, the clock was not set")]
+    cause: Literal["device", "bus", "clock", "process", "output", "unknown"]
+    what: str
+    energy_known: Annotated[bool, Meta(description="what flowed meanwhile is booked, or it was nothing")]
+    expected: Annotated[bool, Meta(description="it sleeps while it is dark, and that is no fault")]
+
+
+class Gaps(Struct, frozen=True):
+    """All gaps of more than five minutes, newest first; at most a thousand."""
+
+    gaps: list[Gap]
 
 
 class Reason(Struct, frozen=True):

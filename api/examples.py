@@ -102,6 +102,26 @@ STACK: Final = d.Stack(
         d.StackedSeries("plugs", "fridge", "part", [86.5, None]),
     ],
 )
+GAPS: Final = d.Gaps(
+    [
+        d.Gap(
+            "plugs",
+            "fridge",
+            from_="2026-11-28T03:10:00.000Z",
+            to="2026-11-28T04:02:30.000Z",
+            over=True,
+            length_s=3150.0,
+            cause="device",
+            what="it does not answer; energy: known: its counter went on by 0.042 kWh, spread over the gap",
+            energy_known=True,
+            expected=False,
+        )
+    ]
+)
+CSV: Final = (
+    "time,source,device,metric,n,mean,min,max,last,increase\n"
+    "2026-11-28T09:30:00.000Z,meter,esp32-meter,power_w,30,412.5,398.1,455.25,411,\n"
+)
 _DAYS: Final = [
     d.Period("2026-11-27T00:00:00+00:00", "2026-11-28T00:00:00+00:00"),
     d.Period("2026-11-28T00:00:00+00:00", "2026-11-29T00:00:00+00:00"),

@@ -122,9 +122,13 @@ class Live:
         at = now()
         return documents.Live(utc(at.utc_ns), self._house(at), [*self._devices(at)])
 
-    def power_w(self, channel: str) -> float | None:
-        """Return the power of a channel now; None if nobody knows."""
-        return self._power_w(channel, now())
+    def power_now(self, channel: str) -> tuple[int, float] | None:
+        """Return when the power of a channel was measured (UTC in ns), and how much it is; None if nobody knows."""
+        power_w = self._power_w(channel, now())
+        if power_w is None:
+            return None
+        heard = self._heard[channel]
+        return heard.values["power_w"][0] + self._dated(heard)[0], power_w
 
     def recent(self, channel: str) -> list[tuple[int, float]]:
         """Return the last powers of a channel: when (UTC in ns), and how much."""

@@ -11,10 +11,12 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from zoneinfo import ZoneInfo
 
 import uvicorn
 from fastapi import FastAPI
 
+from api.access_log import FLUSH_EVERY_S, AccessLog
 from api.app import create_app
 from api.channels import Channels
 from api.connections import PatientProtocol
@@ -53,12 +55,13 @@ def main(settings: Settings, board: Board, basin: Basin | None = None, house_sin
     row.note = ""
     sight = sight_of(settings, board, house_since_ns)
     newsroom = Newsroom(sight.live, lambda: health(settings, look(board)))
-    server = _Server(_server_config(create_app(sight, newsroom)))
+    accesses = access_log_of(settings)
+    server = _Server(_server_config(create_app(sight, newsroom, accesses)))
     # That somebody's open connection is cut when the house stops is no error.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown" not in str(record.msg))
     signal.signal(signal.SIGTERM, server.handle_exit)  # not SIGINT: what Ctrl-C means is the parent's decision
     logger.info("serving %s", " and ".join(_url(listener) for listener in listeners))
-    asyncio.run(_serve(server, listeners, row, live=sight.live, newsroom=newsroom, basin=basin))
+    asyncio.run(_serve(server, listeners, row, live=sight.live, newsroom=newsroom, basin=basin, accesses=accesses))
 
 
 async def _serve(
@@ -69,6 +72,7 @@ async def _serve(
     live: Live,
     newsroom: Newsroom,
     basin: Basin | None,
+    accesses: AccessLog,
 ) -> None:
     loop = asyncio.get_running_loop()
 
@@ -83,10 +87,22 @@ async def _serve(
     loop.add_signal_handler(signal.SIGTERM, leave)
     if basin:
         loop.add_reader(basin.fileno(), take)
-    tasks = [asyncio.create_task(_beat(row)), asyncio.create_task(newsroom.work())]
+    tasks = [asyncio.create_task(work) for work in (_beat(row), newsroom.work(), _flush(accesses))]
     await server.serve(sockets=listeners)
     for task in tasks:
         task.cancel()
+    accesses.flush()
+
+
+async def _flush(accesses: AccessLog) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_EVERY_S)
+        accesses.flush()
+
+
+def access_log_of(settings: Settings) -> AccessLog:
+    api = settings.api
+    return AccessLog(settings.data_dir / "logs", ZoneInfo(settings.site.timezone), api.access_log_days, api.key_hash)
 
 
 def sight_of(settings: Settings, board: Board, house_since_ns: int) -> Sight:

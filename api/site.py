@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.answers import refuse
+from api.answers import Refused
 
 _OURS: Final = Path(__file__).parent / "static"
-PAGE: Final = _OURS / "index.html"
 _MEDIA_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -29,31 +29,36 @@ def static_routes() -> APIRouter:
     router = APIRouter(include_in_schema=False, default_response_class=Response)
 
     @router.get("/")
-    async def page() -> Response:
-        return _sent(PAGE)
+    async def page(request: Request) -> Response:
+        return _sent(_OURS / "index.html", request)
 
     @router.get("/static/{name}")
-    async def static(name: str) -> Response:
+    async def static(name: str, request: Request) -> Response:
         if package := _BORROWED.get(name):
-            return _sent(package_files(package) / name)
-        return _sent(_OURS / name)
+            return file_of_package(package, name, request)
+        return _sent(_OURS / name, request)
 
     return router
 
 
-def package_files(package: str) -> Path:
-    """Find the static files of a package without importing it."""
+def file_of_package(package: str, name: str, request: Request) -> Response:
+    """Send a static file that a package carries, without importing it."""
     spec = importlib.util.find_spec(package)
     places = spec.submodule_search_locations if spec else None
-    return Path(next(iter(places or []), "/nowhere")) / "static"
+    return _sent(Path(next(iter(places or []), "/nowhere")) / "static" / name, request)
 
 
-def _sent(file: Path) -> Response:
+def _sent(file: Path, request: Request) -> Response:
+    """Send a file; to a browser that has the same already, nothing but that it does."""
     kind = _MEDIA_TYPES.get(file.suffix)
     try:
         content = file.read_bytes() if kind else b""
     except (OSError, ValueError):
         kind = None
     if kind is None:
-        refuse(404, f"there is no {file.name}; run make install, which installs what the page is drawn with")
-    return Response(content, media_type=kind)
+        raise Refused(404, f"there is no {file.name}; run make install, which installs what the page is drawn with")
+    tag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(None, 304, headers)
+    return Response(content, 200, headers, kind)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from api import documents, examples
-from api.answers import Refused, described, refused_with, reply
+from api.answers import Refused, described, refused_with, reply, streamed
 from api.channels import Channels, parted
 from api.health import simulated
 from api.live import Live
@@ -68,13 +68,10 @@ def routes_of_now(sight: Sight, newsroom: Newsroom) -> APIRouter:
     )
     async def stream(request: Request) -> Response:
         """Go on telling as Server-Sent Events: at most once a second what changed, and at least every 10 seconds."""
-        headers = {"X-Accel-Buffering": "no"}
-        if request.scope.get("wattherd.head"):
-            return Response(headers=headers, media_type="text/event-stream")
         if newsroom.is_full:
             sentence = f"{MOST_READERS} readers are served already; close a page that you do not look at, or try again"
             raise Refused(503, sentence, {"Retry-After": "10"})
-        return StreamingResponse(newsroom.read(), headers=headers, media_type="text/event-stream")
+        return streamed(request, newsroom.read(), {"X-Accel-Buffering": "no"}, "text/event-stream")
 
     @router.get("/health", tags=["now"], responses=described(documents.Health, examples.HEALTH))
     async def how_it_is() -> Response:

@@ -148,9 +148,9 @@ def named(history: History, wanted: Channel, live: Live) -> int:
         return kind_of(metric, value)
     metrics = sorted(name for *channel, name in known if channel == [source, device])
     if metrics:
-        raise Refused(404, asked.unknown(f"metric of {source}/{device}", metric, metrics))
+        raise Refused(404, asked.unknown(f"metric {metric} of {source}/{device}", metric, metrics))
     channels = sorted({f"{each[0]}/{each[1]}" for each in known})
-    raise Refused(404, asked.unknown("history of", f"{source}/{device}", channels))
+    raise Refused(404, asked.unknown(f"history of {source}/{device}", f"{source}/{device}", channels))
 
 
 def unit_of(metric: str, currency: str | None) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from commands._influx_peer import Flavour, Peer, PeerDown, identify
+from commands._influx_peer import Flavour, identify
 from commands._influx_place import Place
 from commands._influx_stores import TIMEOUT_S, NoConnection, Store, login
 from commands._influx_v1 import InfluxV1
 from commands._influx_v2 import InfluxV2
 from commands._influx_v3 import InfluxV3, VictoriaMetrics
+from commands._peer import Peer, PeerDown
 
 
 def store_of(place: Place) -> Store:

@@ -9,9 +9,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from commands._asking import Asking
-from commands._influx_peer import Flavour, Peer, PeerDown, identify
+from commands._influx_peer import Flavour, identify
 from commands._init_look import host_and_port, listens
 from commands._init_text import Block
+from commands._peer import Peer, PeerDown
 
 _HERE: Final = "127.0.0.1"
 _CARBON: Final = 2003

@@ -10,7 +10,7 @@ from itertools import groupby, pairwise
 from typing import Final
 
 from history.queries import Columns
-from writer.register import Moment
+from logbook.moment import Moment
 from writer.states import State, StateRules, look
 
 LEAST_W: Final = 0.5  # below it everything is off

@@ -25,9 +25,9 @@ from commands._configuration import chosen, config_option, read_or_exit
 from commands._ledger import local_time, outbox_path, utc_ns_or_exit
 from commands._probe import leave
 from config.settings import Settings
+from logbook.events import What
+from logbook.moment import Moment
 from writer.clock import wall_minus_monotonic_ns
-from writer.logbook import What
-from writer.register import Moment
 
 _WIDTH: Final = 80
 _SHORT: Final = 1  # readings are lost or unaccounted for

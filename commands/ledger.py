@@ -17,9 +17,10 @@ from commands._configuration import chosen, config_option, read_or_exit
 from commands._learn_states import learn_states
 from commands._ledger import ask, channel_or_exit, local_time, opened, utc_ns_or_exit
 from commands._probe import leave
+from logbook.entries import Entry, Kind
 from writer.errands import Errand, Repair, SetReading, Undo
-from writer.ledger import REGISTERS, Channel, Entry, Register
-from writer.register import UWH, Kind
+from writer.ledger import REGISTERS, Channel, Register
+from writer.register import UWH
 
 _WIDTH: Final = 80
 _USAGE: Final = 2
@@ -177,7 +178,7 @@ def _carry_out(path: Path | None, errand: Errand) -> None:
 def _what(entry: Entry) -> str:
     """Say what happened, with what the counter of the device showed before and after.
 
-    >>> from writer.register import Moment
+    >>> from logbook.moment import Moment
     >>> _what(Entry("meter/house", "energy_wh", Kind.RESET, Moment(), 215_700 * 10**9, 4 * 10**9, 4 * 10**9))
     'reset: 215700.000 → 4.000 kWh'
     """

@@ -22,7 +22,7 @@ from config.lines import line_numbers
 _BYTE_ORDER_MARK: Final = "\ufeff"
 _MOST_BACKUPS: Final = 10_000
 
-Setting = float | list[float] | list[str]
+Setting = float | str | list[float] | list[str]
 
 
 class EditError(Exception):
@@ -49,6 +49,15 @@ def set_device_values(file: Path, source: str, device: str, values: Mapping[str,
     return _rewritten(file, values, "before-calibration", lambda text: edited(text, source, device, values))
 
 
+def table_holder(files: Sequence[Path], table: str) -> Path:
+    """Return the file that has a table of the house; the first one if none of them has it."""
+    for file in files:
+        with suppress(OSError, ValueError):
+            if table in tomllib.loads(_text(file)):
+                return file
+    return files[0]
+
+
 def channel_holder(files: Sequence[Path], source: str, device: str) -> Path:
     """Return the file that has the table of a channel; where there is none yet, the one that has its device."""
     for file in files:
@@ -61,6 +70,11 @@ def channel_holder(files: Sequence[Path], source: str, device: str) -> Path:
 def set_channel_values(file: Path, source: str, device: str, values: Mapping[str, Setting]) -> Path:
     """Do the same in `[channels.<source>.<device>]`, which is added at the end if it is not there yet."""
     return _rewritten(file, values, "before-states", lambda text: edited_channel(text, source, device, values))
+
+
+def set_table_values(file: Path, table: str, values: Mapping[str, Setting]) -> Path:
+    """Do the same in a table of the house, `[api]` say."""
+    return _rewritten(file, values, f"before-{table}", lambda text: edited_table(text, (table,), values))
 
 
 def _rewritten(file: Path, values: Mapping[str, Setting], suffix: str, change: Callable[[str], str]) -> Path:
@@ -128,17 +142,29 @@ def edited_channel(text: str, source: str, device: str, values: Mapping[str, Set
     thresholds_w = [50.0]
     <BLANKLINE>
     """
-    title = f"[channels.{source}.{device}]"
+    return edited_table(text, ("channels", source, device), values)
+
+
+def edited_table(text: str, place: Sequence[str], values: Mapping[str, Setting]) -> str:
+    """Return a TOML text with `values` in a table, which is added at the end if it is not there yet.
+
+    >>> print(edited_table('[api] # mine\\nkey_hash = "old"', ("api",), {"key_hash": "new"}))
+    [api] # mine
+    key_hash = "new"
+    """
+    title = f"[{'.'.join(place)}]"
     mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
     bare = text.removeprefix(mark)
     try:
         wanted = tomllib.loads(bare)
-        tables = wanted.setdefault("channels", {}).setdefault(source, {})
-        is_there = device in tables
-        tables.setdefault(device, {}).update(values)
+        tables = wanted
+        for name in place[:-1]:
+            tables = tables.setdefault(name, {})
+        is_there = place[-1] in tables
+        tables.setdefault(place[-1], {}).update(values)
         rest = _rest(bare, values)
         if is_there:
-            header = line_numbers(bare).get(("channels", source, device), 0)
+            header = line_numbers(bare).get((*place,), 0)
             if not bare.split("\n")[header - 1].lstrip(" \t").startswith("["):
                 raise ValueError("it is written between braces or with dots")
             new = _with_lines(bare, header, values)
@@ -216,7 +242,7 @@ def _rest(text: str, values: Mapping[str, Setting]) -> str:
     'name="x"#mine'
     """
     for key in values:
-        text = re.sub(rf"""["']?\b{key}["']?\s*=\s*(\[[^]#]*\]|[-+\w.]+)""", "", text)
+        text = re.sub(rf"""["']?\b{key}["']?\s*=\s*(\[[^]#]*\]|"[^"\\\n]*"|'[^'\n]*'|[-+\w.]+)""", "", text)
     return re.sub(r"[\s,]+", "", text)
 
 

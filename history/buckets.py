@@ -34,8 +34,11 @@ _MOST_TOTAL: Final = 2**62  # the file holds twice that
 _MOST_FALLEN: Final = 2**58  # so that some dozens of such hours can be added
 
 
-class Bucket(Struct, frozen=True):
-    """What a stretch of one series comes down to. Amounts are whole millionths of the unit, so that they add up."""
+class Bucket(Struct, frozen=True, gc=False):
+    """What a stretch of one series comes down to. Amounts are whole millionths of the unit, so that they add up.
+
+    There are thousands of them, and none can be part of a circle: the garbage collector need not look at them.
+    """
 
     start_ns: int
     n: int  # readings

@@ -10,9 +10,19 @@ import msgspec
 
 from history.buckets import REGISTER, Bucket, joined, micro
 
+# What tells how far a register rose in a stretch: time and height of its first and of its last reading there, by how
+# much it fell in between, and flags; behind them the number of the stretch. Thousands come straight from SQLite.
+Height = tuple[int, float | str, int, float | str, int, int, int]
+
+
+def height_of(bucket: Bucket | None, number: int = 0) -> Height | None:
+    if bucket is None:
+        return None
+    return bucket.first_ns, bucket.first, bucket.last_ns, bucket.last, bucket.fallen, bucket.flags, number
+
 
 def rises(
-    before: Bucket | None, stretches: Sequence[Bucket | None], after: Bucket | None, edges: Sequence[int]
+    before: Height | None, stretches: Sequence[Height | None], after: Height | None, edges: Sequence[int]
 ) -> list[int | None]:
     """Return the millionths that a register rose from each edge to the next; None where nothing is known.
 
@@ -20,24 +30,27 @@ def rises(
     the time between them, so the sum over a gap is true however it is cut. A fall is no negative consumption.
     """
     found: list[int | None] = [None] * len(stretches)
-    known = [(place, bucket) for place, bucket in enumerate(stretches) if bucket]
-    row = [*([(-1, before)] if before else []), *known, *([(len(stretches), after)] if after else [])]
-    heights = [(micro(bucket.first), micro(bucket.last)) for _, bucket in row]
-    for (place, bucket), (low, high) in zip(row, heights, strict=True):
+    place, since_ns, high = -1, 0, None  # of the one before
+    for following, height in enumerate((before, *stretches, after), -1):
+        if height is None:
+            continue
+        first_ns, first, last_ns, last, fallen, _, _ = height
+        low = micro(first)
+        rise = 0
+        if high is not None:
+            step = low - high if low > high else 0
+            during_ns = first_ns - since_ns
+            done = step * (edges[place + 1] - since_ns) // during_ns if during_ns else step
+            if place >= 0:
+                found[place] += done  # type: ignore[operator]
+            for between in range(place + 1, following):
+                share = step * (edges[between + 1] - since_ns) // during_ns if during_ns else step
+                found[between] = share - done
+                done = share
+            rise = step - done
+        place, since_ns, high = following, last_ns, micro(last)
         if 0 <= place < len(found):
-            found[place] = high - low + bucket.fallen
-    for ((place, last), (following, first)), ((_, high), (low, _)) in zip(
-        pairwise(row), pairwise(heights), strict=True
-    ):
-        step, since_ns, during_ns = max(0, low - high), last.last_ns, first.first_ns - last.last_ns
-        done = 0
-        for between in range(place, following):
-            share = step * (edges[between + 1] - since_ns) // during_ns if during_ns else step
-            if between >= 0:
-                found[between] = (found[between] or 0) + share - done
-            done = share
-        if following < len(found):
-            found[following] = (found[following] or 0) + step - done
+            found[place] = rise + high - low + fallen
     return found
 
 

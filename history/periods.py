@@ -61,4 +61,4 @@ def _local(time_ns: int, zone: ZoneInfo) -> datetime:
 
 
 def _ns(local: datetime) -> int:
-    return round((local.astimezone(UTC) - _EPOCH).total_seconds()) * SECOND_NS
+    return round(local.timestamp()) * SECOND_NS

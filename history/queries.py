@@ -13,7 +13,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from msgspec import Struct
 
 from history.buckets import BOOKING, BOOKINGS, ESTIMATED, GAUGE, HOUR_NS, REGISTER, SECOND_NS, TEXT, Bucket, buckets_of
-from history.energy import changes_of, rises
+from history.energy import Height, changes_of, height_of, rises
 from history.periods import Period, edges
 from history.snapshot import Channel, Snapshot
 from history.tables import RAW, WIDTH_NS, Series
@@ -73,7 +73,7 @@ class Summary(Struct, frozen=True):
     change: float | None  # from the beginning to the end; of a total, such as a cost. None: nothing is known
 
 
-class Energy(Struct, frozen=True):
+class Energy(Struct, frozen=True, gc=False):
     """What a channel used, or a register rose, in a stretch of time; None: nothing is known of it."""
 
     start_ns: int
@@ -235,7 +235,9 @@ class History:
         cuts = [*range(from_ns // step_ns * step_ns, to_ns, step_ns)]
         cuts.append(cuts[-1] + step_ns)
         stretches = self._snapshot.stretches(series, cuts)
-        increases = self._rises(series, stretches, cuts) if series.kind == REGISTER else [None] * len(stretches)
+        increases: list[int | None] = [None] * len(stretches)
+        if series.kind == REGISTER:
+            increases = self._rises(series, [*map(height_of, stretches)], cuts)
         kept = [index for index, bucket in enumerate(stretches) if bucket or increases[index] is not None]
         buckets = [stretches[index] or _nothing(cuts[index]) for index in kept]
         return _columns(step_s, buckets, [increases[index] for index in kept], series.kind)
@@ -245,9 +247,9 @@ class History:
         amounts: list[int | None] = [None] * (len(cuts) - 1)
         estimated = [True] * len(amounts)
         if series and series.kind == REGISTER:
-            stretches = self._snapshot.stretches(series, cuts)
+            stretches = self._snapshot.heights(series, cuts)
             amounts = self._rises(series, stretches, cuts)
-            estimated = [not bucket or bool(bucket.flags & ESTIMATED) for bucket in stretches]
+            estimated = [not height or bool(height[5] & ESTIMATED) for height in stretches]
         source, device, metric = channel
         booked_as = BOOKINGS.get(metric)
         bookings = self._snapshot.find((source, device, booked_as)) if booked_as else None
@@ -256,13 +258,13 @@ class History:
                 if booked and not isinstance(booked.total, dict):
                     amounts[index] = (amounts[index] or 0) + int(booked.total)
         return [
-            Energy(start, end, None if amount is None else amount / 1e6, amount is not None and guess)
+            Energy(start, end, None, False) if amount is None else Energy(start, end, amount / 1e6, guess)
             for start, end, amount, guess in zip(cuts, cuts[1:], amounts, estimated, strict=False)
         ]
 
-    def _rises(self, series: Series, stretches: Sequence[Bucket | None], cuts: Sequence[int]) -> list[int | None]:
+    def _rises(self, series: Series, stretches: Sequence[Height | None], cuts: Sequence[int]) -> list[int | None]:
         before, after = self._snapshot.before(series, cuts[0]), self._snapshot.from_(series, cuts[-1])
-        return rises(before, stretches, after, cuts)
+        return rises(height_of(before), stretches, height_of(after), cuts)
 
 
 def _mean(bucket: Bucket) -> float | None:

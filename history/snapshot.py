@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
+from operator import sub
 from pathlib import Path
 
 from history.buckets import BOOKING, HOUR_NS, TEXT, Bucket, Point, buckets_of, joined
 from history.codec import Entry
-from history.energy import gathered
+from history.energy import Height, gathered, height_of
 from history.fold import Hour, folded, point_of
 from history.tables import (
     DAYS,
@@ -129,6 +130,23 @@ class Snapshot:
 
     def stretches(self, series: Series, cuts: Sequence[int]) -> list[Bucket | None]:
         """Return what there is from each cut to the next, from as few rows as that takes."""
+        found: list[Bucket | None] = []
+        for ends, width in _runs(cuts, lasting(series.kind)):
+            found += self._of_rows(series, width, ends) if width else self._of_pieces(series, ends)
+        return found
+
+    def heights(self, register: Series, cuts: Sequence[int]) -> list[Height | None]:
+        """Return how high a register was from each cut to the next, which is read in a third of the time."""
+        found: list[Height | None] = []
+        for ends, width in _runs(cuts, lasting(register.kind)):
+            if width:
+                found += self._heights_of_rows(register, width, ends)
+            else:
+                found += map(height_of, self._of_pieces(register, ends))
+        return found
+
+    def _of_pieces(self, series: Series, cuts: Sequence[int]) -> list[Bucket | None]:
+        """Join stretches that no rows of one width make up."""
         pieces = [piece for start, end in pairwise(cuts) for piece in pieces_of(start, end, lasting(series.kind))]
         parts: list[Bucket | None] = []
         for (width, _), group in groupby(pieces, key=lambda piece: (piece[0], piece[0] and piece[2] - piece[1])):
@@ -138,8 +156,6 @@ class Snapshot:
             for first, end in pairwise(breaks):
                 ends = [run[first][1], *(piece[2] for piece in run[first:end])]
                 parts += self._of_rows(series, width, ends) if width else self._of_chunks(series, ends)
-        if len(parts) == len(cuts) - 1:
-            return parts
         return _regrouped(parts, pieces, cuts, series.kind)
 
     def before(self, series: Series, edge_ns: int) -> Bucket | None:
@@ -170,21 +186,33 @@ class Snapshot:
     def _of_rows(self, series: Series, width: int, ends: Sequence[int]) -> list[Bucket | None]:
         """Join rows of one width, the same number of them from each end to the next."""
         found = self._stored_rows(series, width, ends)
+        for place, changed in self._touched(series, ends):
+            found[place] = changed
+        return found
+
+    def _heights_of_rows(self, register: Series, width: int, ends: Sequence[int]) -> list[Height | None]:
+        stored = self._tables.heights(width, register.id, *_slots(width, ends))
+        found: list[Height | None] = [*stored]
+        if len(stored) < len(ends) - 1:
+            found = [None] * (len(ends) - 1)
+            for height in stored:
+                found[height[-1]] = height
+        for place, changed in self._touched(register, ends):
+            found[place] = height_of(changed)
+        return found
+
+    def _touched(self, series: Series, ends: Sequence[int]) -> Iterator[tuple[int, Bucket | None]]:
+        """Yield what the journal makes of those stretches of equal length that it changes."""
         changed = [hour * HOUR_NS for hour in self._tail(series)]
         length = ends[1] - ends[0]
         touched = {at for hour in changed for at in range(hour, hour + HOUR_NS, min(length, HOUR_NS))}
         for place in {(at - ends[0]) // length for at in touched if ends[0] <= at < ends[-1]}:
             start, end = ends[place], ends[place + 1]
             hours = sorted(hour for hour in changed if start - HOUR_NS < hour < end)
-            found[place] = self._with_changes(series, start, end, hours)
-        return found
+            yield place, self._with_changes(series, start, end, hours)
 
     def _stored_rows(self, series: Series, width: int, ends: Sequence[int]) -> list[Bucket | None]:
-        first, step, end = (
-            ends[0] // WIDTH_NS[width],
-            (ends[1] - ends[0]) // WIDTH_NS[width],
-            ends[-1] // WIDTH_NS[width],
-        )
+        first, step, end = _slots(width, ends)
         if series.kind in (BOOKING, TEXT):  # these cannot be added by SQLite, or not exactly
             return gathered(self._tables.rows(width, series.id, first, end), ends, series.kind)
         found: list[Bucket | None] = [None] * (len(ends) - 1)
@@ -276,6 +304,27 @@ class Snapshot:
         """Return the hours of [first, end) that have any reading."""
         changed = {hour for hour in self._tail(series) if first <= hour < end}
         return sorted({*changed, *self._tables.present(series.id, first, end)})
+
+
+def _runs(cuts: Sequence[int], finest: int) -> Iterator[tuple[Sequence[int], int]]:
+    """Divide cuts where the stretches get longer or shorter; with the coarsest rows that make up one, RAW if none do.
+
+    >>> [(len(ends) - 1, width) for ends, width in _runs([HOUR_NS * hour for hour in (0, 24, 48, 71, 95, 119)], HOURS)]
+    [(2, 5), (1, 4), (2, 4)]
+    """
+    first = 0
+    for _, run in groupby(map(sub, cuts[1:], cuts)):
+        end = first + len([*run])
+        starts = cuts[first : first + 2]
+        widths = (width for width in range(DAYS, finest - 1, -1) if not any(each % WIDTH_NS[width] for each in starts))
+        yield cuts[first : end + 1], next(widths, RAW)
+        first = end
+
+
+def _slots(width: int, ends: Sequence[int]) -> tuple[int, int, int]:
+    """Return the first slot, how many there are from each end to the next, and the one behind the last."""
+    width_ns = WIDTH_NS[width]
+    return ends[0] // width_ns, (ends[1] - ends[0]) // width_ns, ends[-1] // width_ns
 
 
 def pieces_of(start: int, end: int, finest: int) -> list[Piece]:

@@ -11,8 +11,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from history.buckets import BOOKING, FIVE_MINUTES_NS, HOUR_NS, MINUTE_NS, REGISTER, TEXT, Bucket, Point
+from history.buckets import BOOKING, ESTIMATED, FIVE_MINUTES_NS, HOUR_NS, MINUTE_NS, REGISTER, TEXT, Bucket, Point
 from history.codec import Batch, Span, decode_batch, decode_buckets, decode_points
+from history.energy import Height
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS series (
@@ -143,6 +144,25 @@ class Tables:
         rows = self.connection.execute(_JOINED, (width, series, first, step, end))
         return [(row[0], Bucket((first + row[0] * step) * WIDTH_NS[width], *row[1:])) for row in rows]
 
+    def heights(self, width: int, series: int, first: int, step: int, end: int) -> list[Height]:
+        """Read how far a register rose in each `step` rows of [first, end); where there is no row there is no height.
+
+        That takes little more than the first and the last row of each step.
+        """
+        if step == 1:
+            return self.connection.execute(_HEIGHTS, (width, series, first, end)).fetchall()
+        found = self.connection.execute(_HEIGHTS_OF_ENDS, (width, series, first, step, end)).fetchall()
+        slots_a_day = WIDTH_NS[DAYS] // WIDTH_NS[width]
+        marked = self.connection.execute(
+            _MARKED, (width, series, first, step, end, ESTIMATED, DAYS, slots_a_day)
+        ).fetchall()
+        if marked:
+            marks = {number: marks for number, *marks in marked}
+            for place, (*ends, entry, _, number) in enumerate(found):
+                fallen, flags = marks.get(number, (0, 0))
+                found[place] = (*ends, fallen + entry, flags, number)
+        return found
+
     def _chunk(self, width: int, series: int, hour: int) -> bytes | None:
         row = self.connection.execute(
             "SELECT body FROM chunk WHERE id = ?", (chunk_id(width, hour, series),)
@@ -165,6 +185,36 @@ FROM (
 ) AS stretch
 JOIN bucket AS head ON head.width = ?1 AND head.series = ?2 AND head.slot = stretch.head
 JOIN bucket AS tail ON tail.width = ?1 AND tail.series = ?2 AND tail.slot = stretch.tail
+"""
+
+_HEIGHTS: Final = """
+SELECT first_ns, first, last_ns, last, fallen, flags, slot - ?3
+FROM bucket WHERE width = ?1 AND series = ?2 AND slot >= ?3 AND slot < ?4 ORDER BY slot
+"""
+_HEIGHTS_OF_ENDS: Final = """
+WITH RECURSIVE stretch (number, start) AS (
+    SELECT 0, ?3 UNION ALL SELECT number + 1, start + ?4 FROM stretch WHERE start + ?4 < ?5
+)
+SELECT head.first_ns, head.first, tail.last_ns, tail.last, -head.entry, 0, number
+FROM stretch
+JOIN bucket AS head ON head.width = ?1 AND head.series = ?2 AND head.slot = (
+    SELECT min(slot) FROM bucket WHERE width = ?1 AND series = ?2 AND slot >= start AND slot < start + ?4
+)
+JOIN bucket AS tail ON tail.width = ?1 AND tail.series = ?2 AND tail.slot = (
+    SELECT max(slot) FROM bucket WHERE width = ?1 AND series = ?2 AND slot >= start AND slot < start + ?4
+)
+"""
+# Where a register fell, or something is estimated; few days have that, and only these are looked through. A fall into a
+# head is among them, and taken off again.
+_MARKED: Final = """
+SELECT (part.slot - ?3) / ?4 AS number, sum(part.fallen + part.entry), max(part.flags & ?6)
+FROM bucket AS day CROSS JOIN bucket AS part
+WHERE day.width = ?7 AND day.series = ?2 AND day.slot >= ?3 / ?8 AND day.slot <= ?5 / ?8
+AND (day.fallen + day.entry OR day.flags & ?6)
+AND part.width = ?1 AND part.series = ?2
+AND part.slot >= max(?3, day.slot * ?8) AND part.slot < min(?5, (day.slot + 1) * ?8)
+AND (part.fallen + part.entry OR part.flags & ?6)
+GROUP BY number
 """
 
 

@@ -25,14 +25,14 @@ from commands.example import example_of
 from config.settings import OutputTable, SourceTable
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("api", "commands", "config", "history", "supervise", "workers", "writer")
+FOLDERS = ("api", "commands", "config", "history", "logbook", "supervise", "workers", "writer")
 FILES = sorted([*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))])
 TREES = {file.relative_to(ROOT): ast.parse(file.read_text(), str(file)) for file in FILES}
 
 # Each layer may import those before it, and itself; nobody imports one that comes after.
 LAYERS = (
     ("reading", "config", "tariff"),
-    ("channel", "files", "graphite_helper", "history", "logs", "mqtt_helper", "reconcile", "tap", "vitals"),
+    ("channel", "files", "graphite_helper", "history", "logbook", "logs", "mqtt_helper", "reconcile", "tap", "vitals"),
     ("api", "supervise", "workers", "writer"),  # a folder is a process: none imports another
     ("commands",),
     ("orchestrator",),

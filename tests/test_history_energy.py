@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from history.buckets import HOUR_NS, REGISTER, SECOND_NS, buckets_of, merged, micro
-from history.energy import cut, gathered, rises
+from history.buckets import HOUR_NS, REGISTER, SECOND_NS, Bucket, buckets_of, merged, micro
+from history.energy import cut, gathered, height_of, rises
 from history.periods import edges
 from tests.writer.outputs._history import expected_rises
 
@@ -23,6 +24,12 @@ REGISTERS = st.lists(
 CUTS = st.lists(st.integers(0, 10**6), min_size=2, max_size=12, unique=True).map(sorted)
 
 
+def risen(
+    before: Bucket | None, stretches: Sequence[Bucket | None], after: Bucket | None, cuts: Sequence[int]
+) -> list[int | None]:
+    return rises(height_of(before), [height_of(bucket) for bucket in stretches], height_of(after), cuts)
+
+
 @given(REGISTERS, CUTS)
 def test_what_a_register_rose_is_what_one_gets_by_walking_from_reading_to_reading(
     points: list[tuple[int, float, int]], cuts: list[int]
@@ -30,7 +37,7 @@ def test_what_a_register_rose_is_what_one_gets_by_walking_from_reading_to_readin
     buckets = buckets_of(points, 1, REGISTER)
     before = [bucket for bucket in buckets if bucket.last_ns < cuts[0]][-1:]
     after = [bucket for bucket in buckets if bucket.first_ns >= cuts[-1]][:1]
-    found = rises(before[0] if before else None, gathered(buckets, cuts, REGISTER), after[0] if after else None, cuts)
+    found = risen(before[0] if before else None, gathered(buckets, cuts, REGISTER), after[0] if after else None, cuts)
     assert found == expected_rises([point[:2] for point in points], cuts)
 
 
@@ -39,7 +46,7 @@ def test_the_parts_add_up_to_the_whole_exactly(points: list[tuple[int, float, in
     points = [(at, value, 0) for (at, _, _), value in zip(points, sorted(point[1] for point in points), strict=True)]
     cuts = [0, *cuts, 10**6 + 1]
     cuts = sorted({*cuts})
-    found = rises(None, gathered(buckets_of(points, 1, REGISTER), cuts, REGISTER), None, cuts)
+    found = risen(None, gathered(buckets_of(points, 1, REGISTER), cuts, REGISTER), None, cuts)
     assert sum(rise or 0 for rise in found) == micro(points[-1][1]) - micro(points[0][1])
 
 
@@ -55,7 +62,7 @@ def test_a_bucket_that_is_cut_loses_nothing(points: list[tuple[int, float, int]]
 
 def test_a_register_that_falls_begins_anew() -> None:
     points = [(0, 100.0, 0), (10, 110.0, 0), (20, 3.0, 0), (30, 5.0, 0)]
-    found = rises(
+    found = risen(
         None, gathered(buckets_of(points, 1, REGISTER), [0, 10, 20, 30, 40], REGISTER), None, [0, 10, 20, 30, 40]
     )
     assert found == [10_000_000, 0, 2_000_000, 0]
@@ -63,7 +70,7 @@ def test_a_register_that_falls_begins_anew() -> None:
 
 def test_nothing_is_known_of_the_time_before_the_first_and_after_the_last_reading() -> None:
     buckets = gathered(buckets_of([(12, 1.0, 0), (14, 2.0, 0)], 1, REGISTER), [0, 10, 20, 30], REGISTER)
-    assert rises(None, buckets, None, [0, 10, 20, 30]) == [None, 1_000_000, None]
+    assert risen(None, buckets, None, [0, 10, 20, 30]) == [None, 1_000_000, None]
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,17 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from history.buckets import ESTIMATED, HOUR_NS, SECOND_NS, buckets_of, kind_of, micro
-from history.queries import History
+from history.periods import Period, edges
+from history.queries import Energy, History
 from history.snapshot import Snapshot
 from reading import Quality, Record
 from tests.peers.process import wait_for
@@ -140,6 +143,55 @@ def test_energy_is_the_same_whatever_is_still_kept(some: list[Record], size: int
             [[each.amount for each in row[:-1]] for row in (*days.values(), *halves)] for days, halves in before
         ]
         assert first == again
+
+
+# When clocks are changed, or a whole day is left out, and a zone where none is; at half-hours, but for Nepal.
+CHANGES = {
+    "Europe/London": "2025-03-30T01:00Z",
+    "America/St_Johns": "2025-11-02T04:30Z",
+    "Australia/Lord_Howe": "2025-10-04T15:30Z",
+    "America/Santiago": "2025-09-07T04:00Z",
+    "Pacific/Apia": "2011-12-30T10:00Z",
+    "Africa/Casablanca": "2025-02-23T02:00Z",
+    "Asia/Kolkata": "2025-11-11T12:00Z",
+    "Asia/Kathmandu": "2025-11-11T12:00Z",
+}
+
+
+@settings(max_examples=60)
+@given(
+    records(longest_s=9 * DAY_S), st.randoms(), st.sampled_from([*CHANGES]), st.sampled_from(["day", "week", "month"])
+)
+def test_local_days_are_true_in_every_zone_whatever_came_late(
+    some: list[Record], chance: random.Random, zone: str, by: Period
+) -> None:
+    """Around a change of the clocks; some of it folded, some in the journal, and some came long after the rest."""
+    shift_ns = int(datetime.fromisoformat(CHANGES[zone]).timestamp()) * SECOND_NS - 4 * DAY_NS - NOON_NS
+    some = [msgspec.structs.replace(each, time_ns=each.time_ns + shift_ns) for each in some]
+    batches = in_batches(some, chance.randint(1, 9))
+    chance.shuffle(batches)
+    late = chance.randrange(len(batches) + 1)
+    start, end = some[0].time_ns, some[-1].time_ns + 1
+    with tempfile.TemporaryDirectory(dir=quick()) as name:
+        folder = Path(name)
+        # Folded at the first batch of another hour; those that came last are in the journal still.
+        write_all(folder, [*batches[:late], batch(record(0, "other", power_w=1.0), row=5000)])
+        with opened(folder) as output, asking(folder) as ask:
+            for each in batches[late:]:
+                output.write(each)
+            for channel in (REGISTER, DEVICE_REGISTER):
+                found = ask.energy([channel], start, end, by, zone)[channel]
+                cuts = [*(each.start_ns for each in found), found[-1].end_ns]
+                assert cuts == edges(start, end, by, zone)
+                assert [each.amount and micro(each.amount) for each in found] == expected_rises(
+                    points_of(some, channel[2]), cuts
+                )
+                assert [each.estimated for each in found] == [is_estimated(some, each) for each in found]
+
+
+def is_estimated(some: list[Record], found: Energy) -> bool:
+    within = [each for each in some if found.start_ns <= each.time_ns < found.end_ns]
+    return found.amount is not None and (not within or any(each.quality is Quality.ESTIMATED for each in within))
 
 
 def test_a_fall_is_no_consumption_however_late_the_readings_around_it_come(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from writer.ledger import Entry
-from writer.register import Kind, Moment
+from logbook.entries import Entry
+from logbook.entries import entries as entries_in
 
 BOOKS: Final = """
 CREATE TABLE IF NOT EXISTS entry (  -- of the energy ledger: what happened to which register
@@ -32,9 +32,6 @@ CREATE TABLE IF NOT EXISTS errand (  -- what a command asks of the writer, and i
 """
 MOST_ENTRIES: Final = 20_000
 MOST_ERRANDS: Final = 100
-_ENTRY_COLUMNS: Final = (
-    "id, channel, metric, kind, boot, at_ns, utc_ns, before_uwh, after_uwh, booked_uwh, note, undoes"
-)
 
 
 class Books:
@@ -94,11 +91,7 @@ class Books:
 
     def entries(self, condition: str = "", *arguments: Any) -> list[tuple[int, Entry]]:
         """Return entries of the ledger with their numbers, oldest first."""
-        query = f"SELECT {_ENTRY_COLUMNS} FROM entry {condition}"  # noqa: S608 - our own texts
-        return [
-            (number, Entry(channel, metric, Kind(kind), Moment(boot, at_ns, utc_ns), *rest))
-            for number, channel, metric, kind, boot, at_ns, utc_ns, *rest in self._connection.execute(query, arguments)
-        ]
+        return entries_in(self._connection, condition, *arguments)
 
     def _number(self, query: str, *arguments: Any) -> int:
         (number,) = self._connection.execute(query, arguments).fetchone() or (0,)

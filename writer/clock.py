@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
+from logbook.moment import boot_id
+
 log = logging.getLogger("writer.clock")
 
 STEP_NS: Final = 500_000_000  # the kernel slews by at most 500 ppm, so half a second at once is a step
@@ -77,11 +79,6 @@ def wall_minus_monotonic_ns() -> int:
         after = time.monotonic_ns()
         looks.append((after - before, wall - (before + after) // 2))
     return min(looks)[1]
-
-
-def boot_id() -> str:
-    """What tells one run of the monotonic clock from the next."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 class WallClock:

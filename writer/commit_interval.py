@@ -14,10 +14,10 @@ def commit_interval_s(wanted: float | Literal["auto"], data_dir: Path) -> float:
     """What a power cut may cost: ten seconds on an SD card, which every commit wears, one elsewhere."""
     if wanted != "auto":
         return wanted
-    return _ON_A_CARD_S if _is_on_a_card(data_dir) else _ELSEWHERE_S
+    return _ON_A_CARD_S if is_on_a_card(data_dir) else _ELSEWHERE_S
 
 
-def _is_on_a_card(path: Path) -> bool:
+def is_on_a_card(path: Path) -> bool:
     """Whether a path lies on an SD or eMMC card, by the name of its block device."""
     existing = next(place for place in [path, *path.absolute().parents] if place.exists())
     device = existing.stat().st_dev

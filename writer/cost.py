@@ -7,8 +7,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from logbook.moment import Moment, elapsed_ns
 from tariff import Tariff, added
-from writer.register import Moment, elapsed_ns
 
 _MOST_UNDATED: Final = 64
 

@@ -10,13 +10,16 @@ import msgspec
 
 from config.prices import Prices
 from config.settings import ChannelTable, TariffTable
+from logbook.entries import Entry, Kind
+from logbook.events import Gap
+from logbook.moment import Moment, elapsed_ns
 from reading import Origin, Reading
 from tariff import Tariff
 from writer.clock import WallClock
 from writer.errands import Clerk, Now
-from writer.ledger import Booking, Channel, Entry, Gap, Terms, copy_of, new_channel
+from writer.ledger import Booking, Channel, Terms, copy_of, new_channel
 from writer.outbox import Intake, Outbox
-from writer.register import Kind, Moment, Rules, elapsed_ns
+from writer.register import Rules
 from writer.states import StateRules
 
 _MOST_CLAIMED_AGE_NS: Final = 24 * 3600 * 10**9

@@ -12,10 +12,12 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from logbook.entries import Entry, Kind
+from logbook.moment import Moment
 from reading import Quality, Reading, Value
-from writer.ledger import REGISTERS, Channel, Entry, copy_of, debt_of
+from writer.ledger import REGISTERS, Channel, copy_of, debt_of
 from writer.outbox import Intake, Outbox
-from writer.register import UWH, Kind, Moment
+from writer.register import UWH
 
 _A_MOMENT_NS: Final = 1000
 

@@ -14,20 +14,12 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from logbook.entries import Entry, Kind
+from logbook.moment import Moment
 from reading import Quality, Reading, Value
 from tariff import Tariff
 from writer.cost import Cost, Undated, add
-from writer.register import (
-    UWH,
-    Counter,
-    Kind,
-    Moment,
-    Power,
-    Rules,
-    Step,
-    follow,
-    integrate,
-)
+from writer.register import UWH, Counter, Power, Rules, Step, follow, integrate
 from writer.states import State, StateRules, look
 
 _SPREAD_STEP_NS: Final = 300 * 10**9  # what was counted while nobody looked is spread in points so far apart
@@ -80,28 +72,6 @@ class Channel(Struct, array_like=True):
     def counted(self) -> bool:
         """Whether the device counts by itself, so that its power need not be integrated."""
         return self.energy_wh.counter is not None or self.energy_export_wh.counter is not None
-
-
-class Gap(Struct, frozen=True):
-    """Nothing was heard of a channel for so long that somebody may ask why."""
-
-    channel: str
-    last: Moment  # the reading before
-    next: Moment  # the reading after
-
-
-class Entry(Struct, frozen=True):
-    """Evidence: one thing that happened to a register. Energies are µWh."""
-
-    channel: str
-    metric: str  # which register: energy_wh or energy_export_wh
-    kind: Kind
-    moment: Moment
-    before_uwh: int = 0  # what the counter of the device showed
-    after_uwh: int = 0
-    booked_uwh: int = 0
-    note: str = ""
-    undoes: int = 0  # the number of the entry that this one takes back
 
 
 def new_channel() -> Channel:

@@ -6,18 +6,17 @@ It lies in the outbox's file and is written in the same commits, so it tells of 
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
-from writer.ledger import Gap
-from writer.register import Moment
+from logbook import pages
+from logbook.events import Event, Gap
+from logbook.moment import Moment
 
 LOGBOOK: Final = """
 CREATE TABLE IF NOT EXISTS event (
@@ -69,40 +68,9 @@ COPIES: Final = {
     f"SELECT * FROM {table}": f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608
     for table, columns in (("event", 8), ("silence", 8), ("loss", 7), ("opening", 8))
 }
-log = logging.getLogger("writer.logbook")
-
 MOST_NOTED: Final = 20_000  # of each kind; older ones are forgotten
 HOUR_NS: Final = 3600 * 10**9
 _ALIVE: Final = "alive"  # a state beside those of the outbox: when the newest commit was
-
-
-class What(StrEnum):
-    """What happened."""
-
-    BEGAN = "began"  # the house, anew
-    UP = "up"  # a part works again
-    DOWN = "down"  # a part stopped working, and why
-    SET = "set"  # the clock
-    STEP = "step"  # the clock was set by `number` nanoseconds
-    GUESSED = "guessed"  # the clock was not set in time, so what waited went out with a guess
-    MISSING = "missing"  # `number` messages of a source never came: their numbers were left out
-    DROPPED = "dropped"  # `number` readings that a source could not hand over
-    DAMAGED = "damaged"  # the outbox was, and has been mended
-
-
-class Event(Struct, frozen=True):
-    """One thing that happened to a part of the house."""
-
-    what: What
-    part: str
-    moment: Moment
-    note: str = ""
-    number: int = 0
-
-    @property
-    def presses(self) -> bool:
-        """Whether it is worth a commit where nothing else is; otherwise it goes with the next one."""
-        return self.what is not What.BEGAN and self.part != "house"
 
 
 class Span(NamedTuple):
@@ -259,34 +227,16 @@ class Logbook:
             return None
 
     def events(self) -> Iterator[Event]:
-        """Yield what happened, oldest first."""
-        known = {*What}  # a later version may have written others
-        for what, part, boot, at_ns, utc_ns, note, number in self._rows(
-            "event", "what, part, boot, at_ns, utc_ns, note, number", "at_ns utc_ns number"
-        ):
-            if what in known:
-                yield Event(What(what), part, Moment(boot, at_ns, utc_ns), note, number)
+        return pages.events(self._connection)
 
     def silences(self) -> Iterator[Gap]:
-        """Yield every silence, in the order in which they ended."""
-        numbers = "last_ns last_utc_ns next_ns next_utc_ns"
-        columns = "channel, last_boot, last_ns, last_utc_ns, next_boot, next_ns, next_utc_ns"
-        for channel, *moments in self._rows("silence", columns, numbers):
-            yield Gap(channel, Moment(*moments[:3]), Moment(*moments[3:]))
+        return pages.silences(self._connection)
 
     def losses(self) -> Iterator[Loss]:
         """Yield what no output will ever get, in the order in which it was given up."""
         columns = "output, reason, hour, readings, first_utc_ns, last_utc_ns"
-        return (Loss(*row) for row in self._rows("loss", columns, "hour readings first_utc_ns last_utc_ns"))
-
-    def _rows(self, table: str, columns: str, numbers: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a table up to the first that cannot be read; a salvaged file may have such."""
-        sound = " AND ".join(f"typeof({number}) = 'integer'" for number in numbers.split())
-        query = f"SELECT {columns} FROM {table} WHERE {sound} ORDER BY id"  # noqa: S608 - our own names
-        try:
-            yield from self._connection.execute(query)
-        except sqlite3.DatabaseError as error:
-            log.warning("the rest of the logbook (%s) cannot be read: %s", table, error)
+        numbers = "hour readings first_utc_ns last_utc_ns"
+        return (Loss(*row) for row in pages.rows(self._connection, "loss", columns, numbers))
 
     def opening(self, output: str, hour: int) -> tuple[int, Balance] | None:
         """Return the newest hour up to `hour` that has an account of the output, else the oldest, and that account."""

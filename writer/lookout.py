@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from config.settings import NAME_PATTERN
+from logbook.events import Event, What
+from logbook.moment import Moment
 from vitals import OUTPUT_STATES, Board, Row
 from writer.clock import WallClock
-from writer.logbook import HOUR_NS, Event, Logbook, What
+from writer.logbook import HOUR_NS, Logbook
 from writer.outbox import Watermark
-from writer.register import Moment
 from writer.salvage import Salvage
 
 _EVERY_NS: Final = 10**9

@@ -17,10 +17,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from logbook.entries import Entry
+from logbook.events import Event, Gap
 from reading import Reading
 from writer.books import BOOKS, Books
-from writer.ledger import Channel, Entry, Gap
-from writer.logbook import LOGBOOK, Balance, Event, Logbook, Loss, Span, refused_spans, span_of
+from writer.ledger import Channel
+from writer.logbook import LOGBOOK, Balance, Logbook, Loss, Span, refused_spans, span_of
 from writer.repeats import Seen
 from writer.reserve import reserve
 from writer.rows import HELD, SYNCED, UNSYNCED, Row, only_counters, pack, unpack

@@ -11,10 +11,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec import Struct
+
+from logbook.entries import Kind
+from logbook.moment import NEVER, Moment, elapsed_ns
 
 UWH: Final = 1_000_000  # micro-watt-hours of a watt-hour
 _HALF_UW_NS: Final = 2 * 3_600 * 10**9  # how many halves of a µW·ns a µWh has
@@ -30,47 +32,6 @@ ROLLOVERS_UWH: Final = tuple(
         | {10**n * UWH for n in range(5, 10)}
     )
 )
-
-
-class Kind(StrEnum):
-    """What a step of a counter was taken for, and what else is written into the ledger."""
-
-    START = "start"  # the first reading ever: nothing is booked for what was before
-    RESET = "reset"  # it began again from zero
-    ROLLOVER = "rollover"  # it ran over its largest number
-    SETBACK = "setback"  # it went on from an older count: what it counts again is new energy
-    JUMP = "jump"  # it rose by more than the rated power allows, and stayed there: not booked
-    GLITCH = "glitch"  # it showed something wrong and then went on as before
-    REPLACEMENT = "replacement"  # another device, as its owner said
-    ESTIMATED = "estimated"  # what it counted while nobody read it
-    REPAIR = "repair"  # a person booked it, or took it back
-    SET_READING = "set_reading"  # a person read the face of the meter
-    RENAME = "rename"  # it goes on under another name
-    END = "end"  # its device measures something else from now on
-
-
-class Moment(NamedTuple):
-    """When something was measured: in which run of the monotonic clock, where there, and in UTC (0: nobody knows)."""
-
-    boot: str = ""
-    at_ns: int = 0
-    utc_ns: int = 0
-
-
-NEVER: Final = Moment()
-
-
-def elapsed_ns(first: Moment, then: Moment) -> int | None:
-    """Return how long after `first` it was `then`; None where two boots lie between and a date is missing.
-
-    >>> elapsed_ns(Moment("a", 5), Moment("a", 7)), elapsed_ns(Moment("a", 5), Moment("b", 7))
-    (2, None)
-    >>> elapsed_ns(Moment("a", 5, 1000), Moment("b", 7, 3000))
-    2000
-    """
-    if first.boot == then.boot:
-        return then.at_ns - first.at_ns
-    return then.utc_ns - first.utc_ns if first.utc_ns and then.utc_ns else None
 
 
 @dataclass(frozen=True, slots=True)

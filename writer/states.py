@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from writer.register import Moment, elapsed_ns
+from logbook.moment import Moment, elapsed_ns
 
 
 @dataclass(frozen=True, slots=True)

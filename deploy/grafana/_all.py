@@ -8,18 +8,21 @@ from typing import Any
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
+from deploy.grafana._alerts import alert_files
+from deploy.grafana._flux import Influx
 from deploy.grafana._graphite import Graphite
 from deploy.grafana._health import health
 from deploy.grafana._home import home
+from deploy.grafana._promql import Prometheus
 
 
 def files(currency: str) -> dict[str, str]:
     """Return the text of each file."""
     made = {}
-    for store in (Graphite(),):
+    for store in (Graphite(), Influx(), Prometheus()):
         made[f"dashboards/home-{store.name.lower()}.json"] = _text(home(store, currency), store.plugin)
     made["dashboards/health.json"] = _text(health(), "prometheus")
-    return made
+    return made | dict(alert_files())
 
 
 def _text(made: models.Dashboard, plugin: str) -> str:

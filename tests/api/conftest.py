@@ -38,7 +38,8 @@ class House:
 def app_of(settings: Settings, board: Board) -> FastAPI:
     """Make the application as the process does, for a look without a server."""
     sight = serve.sight_of(settings, board, 0)
-    return create_app(sight, Newsroom(sight.live, lambda: health(settings, look(board))))
+    newsroom = Newsroom(sight.live, lambda: health(settings, look(board)))
+    return create_app(sight, newsroom, serve.access_log_of(settings))
 
 
 @pytest.fixture

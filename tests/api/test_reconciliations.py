@@ -191,6 +191,7 @@ def test_the_app_shows_them(tmp_path: Path, settings: Settings, house: House) ->
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "query_string": b"", "server": ("", 1)}
+    scope["client"] = ("127.0.0.1", 1)
     asyncio.run(app_of(settings, house.board)(scope, receive, send))  # type: ignore[arg-type]
     body = b"".join(message.get("body", b"") for message in sent)  # type: ignore[misc]
     assert b'wattherd_reconciliation_complete{reconciliation="house"}' in body

@@ -18,15 +18,17 @@ from hypothesis import strategies as st
 
 from commands._audit import Audit, Line, troubles_of
 from commands.audit import command, verdict
+from logbook.entries import Entry, Kind
+from logbook.events import Event, Gap, What
+from logbook.moment import Moment, boot_id
 from reading import Reading
 from tests.commands.bench import orchestrator
 from tests.faults.house import House, csv_rows
 from tests.peers.process import free_ports, wait_for
-from writer.clock import boot_id, wall_minus_monotonic_ns
-from writer.ledger import Channel, Entry, Gap, Register
-from writer.logbook import Event, What
+from writer.clock import wall_minus_monotonic_ns
+from writer.ledger import Channel, Register
 from writer.outbox import Intake, Outbox, Stamp, Watermark
-from writer.register import Counter, Kind, Moment
+from writer.register import Counter
 from writer.rows import SYNCED
 
 MINUTE = 60 * 10**9

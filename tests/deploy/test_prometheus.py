@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from api.channels import Channels
+from api.devices import DeviceCollector
 from api.limits import LimitsCollector
+from api.live import Live
 from api.metrics import render
 from api.reconciliations import _Series
 from config.settings import Api, ClockRules, Settings, Site, Supervise, Writer
@@ -51,7 +54,9 @@ def series() -> set[str]:
         sources={},
         outputs={},
     )
-    page = render(Board(), "home", LimitsCollector(house, Board())).decode()
+    channels = Channels(house)
+    beside = LimitsCollector(house, Board()), DeviceCollector(Live(channels), channels)
+    page = render(Board(), "home", *beside).decode()
     return {*re.findall(r"^# TYPE (\w+)", page, re.MULTILINE)} | {family.name for family in _Series().families}
 
 
@@ -88,7 +93,7 @@ def test_an_alert_that_never_or_always_rang_would_be_noticed(
 
 
 def test_the_rules_ask_only_for_series_that_there_are() -> None:
-    recorded = {rule["record"] for rule in rules("recording.yml")}
+    recorded = {rule["record"] for file in ("limits.yml", "recording.yml") for rule in rules(file)}
     asked = {
         name
         for file in ("recording.yml", "alerts.yml")
@@ -108,7 +113,7 @@ def test_each_alert_says_what_and_what_now_and_how_bad() -> None:
 def test_each_recording_is_asked_for_by_a_rule_or_a_dashboard() -> None:
     readers = [RULES / "alerts.yml", RULES / "recording.yml", *(ROOT / "deploy" / "grafana").rglob("*.json")]
     text = "\n".join(file.read_text() for file in readers)
-    for rule in rules("recording.yml"):
+    for rule in (*rules("limits.yml"), *rules("recording.yml")):
         assert re.search(rf"(?<!record: ){re.escape(rule['record'])}\b", text), rule["record"]
 
 

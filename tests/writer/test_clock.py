@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from logbook.moment import boot_id
 from writer import clock
-from writer.clock import STEP_NS, WallClock, boot_id, kernel_says_synchronised, wall_minus_monotonic_ns
+from writer.clock import STEP_NS, WallClock, kernel_says_synchronised, wall_minus_monotonic_ns
 
 
 class World:

@@ -7,11 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 from config.settings import TariffBand, TariffPeriod, TariffTable
+from logbook.moment import Moment
 from reading import Reading
 from tariff import Tariff
 from writer.cost import Cost
 from writer.ledger import Booking, Terms, copy_of, new_channel
-from writer.register import UWH, Moment
+from writer.register import UWH
 from writer.states import StateRules
 
 SECOND = 10**9

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from logbook.entries import Kind
+from logbook.moment import Moment
 from reading import Quality, Reading
 from writer.errands import Clerk, Errand, Now, Rename, Repair, Replace, Repurpose, SetReading, Undo, written
 from writer.ledger import Booking, new_channel
 from writer.outbox import Intake, Outbox, Stamp
-from writer.register import UWH, Kind, Moment
+from writer.register import UWH
 from writer.rows import SYNCED
 
 SECOND = 10**9

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from logbook.entries import Entry, Kind
+from logbook.moment import Moment
 from reading import Quality, Reading
-from writer.ledger import Booking, Channel, Entry, Terms, copy_of, new_channel
-from writer.register import UWH, Kind, Moment, Rules
+from writer.ledger import Booking, Channel, Terms, copy_of, new_channel
+from writer.register import UWH, Rules
 
 SECOND = 10**9
 

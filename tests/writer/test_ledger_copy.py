@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from logbook.moment import Moment
 from reading import Reading
 from writer.ledger import Booking, Channel, new_channel
 from writer.ledger_copy import LedgerCopy
-from writer.register import Moment
 
 
 def channel(*wh: float) -> Channel:

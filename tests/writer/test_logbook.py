@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logbook.events import Event, Gap, What
+from logbook.moment import Moment
 from reading import Reading, Record
 from tests.peers.process import wait_for
 from tests.writer._helpers import BOOT, STAMP, intake, rows
@@ -20,11 +22,9 @@ from tests.writer.test_ingest import House
 from vitals import PROCESS_STATES, Board
 from writer import logbook as logbook_module
 from writer.clock import WallClock
-from writer.ledger import Gap
-from writer.logbook import HOUR_NS, Event, What
+from writer.logbook import HOUR_NS
 from writer.lookout import _EVERY_NS, _MOST_AN_HOUR, Lookout, troubles_in
 from writer.outbox import Intake, Outbox, Progress, Stamp, Watermark, balance
-from writer.register import Moment
 from writer.rows import HELD, SYNCED
 from writer.salvage import open_outbox
 

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from writer.register import ROLLOVERS_UWH, UWH, Counter, Kind, Moment, Power, Rules, Step, follow, integrate
+from logbook.entries import Kind
+from logbook.moment import Moment
+from writer.register import ROLLOVERS_UWH, UWH, Counter, Power, Rules, Step, follow, integrate
 
 BOOT = "boot-1"
 SECOND = 10**9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from writer.register import Moment
+from logbook.moment import Moment
 from writer.states import State, StateRules, look
 
 SECOND = 10**9

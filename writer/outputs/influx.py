@@ -148,19 +148,8 @@ class Influx(Output):
     def _login(self) -> dict[str, str]:
         """Return the headers that say who we are; worked out once."""
         if self._headers is None:
-            self._headers = self._make_headers()
+            self._headers = {"User-Agent": "wattherd", **login_of(self.options)}
         return self._headers
-
-    def _make_headers(self) -> dict[str, str]:
-        headers = {"User-Agent": "wattherd"}
-        if self.options.token_env:
-            headers["Authorization"] = f"Token {_secret('token_env', self.options.token_env)}"
-        elif self.options.username:
-            password = _secret("password_env", self.options.password_env) if self.options.password_env else ""
-            login = base64.b64encode(f"{self.options.username}:{password}".encode()).decode()
-            logs.hide(login)
-            headers["Authorization"] = f"Basic {login}"
-        return headers
 
     def _down(self, answer: Answer) -> OutputDown:
         """Say what an answer means that has nothing to do with single records."""
@@ -177,6 +166,18 @@ class Influx(Output):
         return OutputDown(
             what, remedy=remedies.get(answer.status, "mend url or api: what answers there takes no line protocol")
         )
+
+
+def login_of(options: Options) -> dict[str, str]:
+    """Return the header that proves who we are, none where the server asks for no proof. Raise `OutputDown`."""
+    if options.token_env:
+        return {"Authorization": f"Token {_secret('token_env', options.token_env)}"}
+    if not options.username:
+        return {}
+    password = _secret("password_env", options.password_env) if options.password_env else ""
+    login = base64.b64encode(f"{options.username}:{password}".encode()).decode()
+    logs.hide(login)
+    return {"Authorization": f"Basic {login}"}
 
 
 def _remedy_for_login(options: Options) -> str:

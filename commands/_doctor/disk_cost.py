@@ -1,0 +1,46 @@
+"""What the commit interval costs the disk: reckoned from what one commit was measured to write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from config.settings import Settings
+from writer.commit_interval import commit_interval_s
+
+# Bytes that reach an ext4 for one commit, by what is served: `python -m bench.disk`.
+_OUTBOX_BYTES: Final = 30_000
+_MORE_BYTES: Final = {"csv": 18_000, "history": 19_000}
+_DAY_S: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one day in which something is measured all the time."""
+
+    interval_s: float
+    bytes_each: int
+
+    @property
+    def commits(self) -> float:
+        return _DAY_S / self.interval_s
+
+    @property
+    def mb_a_day(self) -> float:
+        return self.commits * self.bytes_each / 1e6
+
+    @property
+    def words(self) -> str:
+        """Say what it costs, and how that is known.
+
+        >>> Cost(10.0, 38_000).words
+        'a commit every 10 s writes about 328 MB a day (reckoned: 8,640 commits of 38 kB)'
+        """
+        reckoned = f"reckoned: {self.commits:,.0f} commits of {self.bytes_each / 1000:.0f} kB"
+        return f"a commit every {self.interval_s:g} s writes about {self.mb_a_day:.0f} MB a day ({reckoned})"
+
+
+def cost_of(settings: Settings) -> Cost:
+    kinds = [options.kind or name for name, options in settings.outputs.items() if options.enabled]
+    interval_s = commit_interval_s(settings.writer.commit_interval_s, settings.data_dir)
+    return Cost(interval_s, _OUTBOX_BYTES + sum(_MORE_BYTES.get(kind, 0) for kind in kinds))
