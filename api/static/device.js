@@ -30,8 +30,9 @@ export class Device {
   #asked_ms = -Infinity;
   #chart;
 
-  constructor(clock, now_s) {
+  constructor(clock, now_s, currency) {
     this.clock = clock;
+    this.currency = currency;
     this.now_s = now_s;
     choice(byId("device-range"), "device-range", RANGES, this.#range, (range) => {
       this.#range = range;
@@ -98,7 +99,7 @@ export class Device {
       list.dataset.names = names.join();
       list.replaceChildren(...names.map((name) => make("div", {}, make("dt", {}, metricName(name)), make("dd", {}))));
     }
-    list.querySelectorAll("dd").forEach((cell, i) => say(cell, metricValue(names[i], values[names[i]])));
+    list.querySelectorAll("dd").forEach((cell, i) => say(cell, metricValue(names[i], values[names[i]], this.currency)));
     show(byId("device-silent"), stale);
     const last = mine?.last_values?.power_w;
     const said = known(last) && mine.time ? this.clock.say("moment", Date.parse(mine.time) / 1000) : null;
@@ -184,7 +185,7 @@ export class Device {
   }
 
   #value(value) {
-    return metricValue(this.#metric, value);
+    return metricValue(this.#metric, value, this.currency);
   }
 
   #axis(value, splits) {

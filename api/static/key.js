@@ -33,11 +33,7 @@ function prompt(resolve) {
       await ask("house", {}, { using: value });
     } catch (error) {
       const wrong = error instanceof KeyNeeded;
-      trouble(
-        wrong
-          ? "The house does not know this key. Is all of it there?"
-          : "The house does not answer. Try again in a moment.",
-      );
+      trouble(wrong ? `The house says: ${error.message}.` : "The house does not answer. Try again in a moment.");
       field.setAttribute("aria-invalid", String(wrong));
       field.select();
       return;

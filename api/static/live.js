@@ -4,6 +4,8 @@ import { get, KeyNeeded } from "./ask.js";
 
 // The api says something at least every ten seconds: whoever is silent for longer than this is gone.
 const SILENT_AFTER_MS = 25_000;
+// A connection that was cut again at once was none: whoever is cut off again and again waits longer and longer.
+const LASTING_MS = 5_000;
 const PAUSES_MS = [300, 700, 1_000, 2_000, 3_000, 5_000];
 
 /**
@@ -15,12 +17,12 @@ export async function follow({ told, state, needKey }) {
   for (let failures = 0; ;) {
     const reading = new AbortController();
     const alarm = new Alarm(() => reading.abort());
+    const begun_ms = performance.now();
     try {
       alarm.set(SILENT_AFTER_MS);
       const answer = await get("/api/v1/live/stream", { signal: reading.signal });
       for await (const { event, data } of messages(answer.body)) {
         alarm.set(SILENT_AFTER_MS);
-        failures = 0;
         state("connected");
         told(event, JSON.parse(data));
       }
@@ -35,6 +37,7 @@ export async function follow({ told, state, needKey }) {
       reading.abort();
     }
     state("lost");
+    if (performance.now() - begun_ms > LASTING_MS) failures = 0;
     await wakeUp.pause(PAUSES_MS[Math.min(failures++, PAUSES_MS.length - 1)]);
   }
 }

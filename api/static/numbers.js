@@ -129,8 +129,9 @@ export function metricUnit(metric) {
 }
 
 /** One value of a metric with its unit. */
-export function metricValue(metric, value) {
+export function metricValue(metric, value, currency = null) {
   if (typeof value === "string") return value;
+  if (metric === "cost" && currency) return money(value, currency);
   if (!known(value)) return NOTHING;
   const unit = metricUnit(metric);
   if (unit === "kWh") return energy(value);

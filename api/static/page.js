@@ -31,7 +31,7 @@ class Page {
     this.power = new Power(this.clock, now_s);
     this.devices = new Devices(this.energy);
     this.health = new Health();
-    this.device = new Device(this.clock, now_s);
+    this.device = new Device(this.clock, now_s, house.currency);
     this.message = null;
     this.health_ms = 0;
     this.arrived = null; // by both clocks of this computer: one may sleep with it, the other may be set

@@ -83,13 +83,13 @@ def _batches(model: Model, boot_ns: int, end_ns: int) -> Iterator[list[Record]]:
     records: list[Record] = []
     day = 86_400 * _S
     owed = {reading.device: _counted(reading, "device_energy_wh") for reading in model.readings(end_ns - boot_ns)}
-    last_hours = range(end_ns - 7200 * _S, end_ns, 20 * _S)
+    last_hour = range(end_ns - 3600 * _S, end_ns, 30 * _S)
     two_days, weeks = (
-        range(end_ns - 2 * day, end_ns - 7200 * _S, 300 * _S),
+        range(end_ns - 2 * day, end_ns - 3600 * _S, 300 * _S),
         range(end_ns - 45 * day, end_ns - 2 * day, 21_600 * _S),
     )
     silent_from_ns, silent_to_ns = end_ns - 9 * 3600 * _S, end_ns - 8 * 3600 * _S
-    for time_ns in (*weeks, *two_days, *last_hours):
+    for time_ns in (*weeks, *two_days, *last_hour):
         if silent_from_ns < time_ns < silent_to_ns:
             continue
         for reading in model.readings(time_ns - boot_ns):

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.api.home import SILENT, home
-from tests.api.visitor import DESKTOP, PHONE, Visitor, chromium, visit
+from tests.api.visitor import DESKTOP, PHONE, Visitor, axe, chromium, visit
 from tests.faults.house import House
 from tests.peers.process import wait_for
 
@@ -58,14 +58,6 @@ def pid(house: House, name: str) -> int:
     found = house.pid(name)
     assert found, f"{name} does not run"
     return found
-
-
-def axe(visitor: Visitor) -> list[str]:
-    """What the page would make hard for some readers."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    violations = Axe().run(visitor.page).response["violations"]
-    return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in violations]
 
 
 def test_the_page_shows_live_values_that_change(visitor: Visitor) -> None:
@@ -138,7 +130,7 @@ def test_every_control_can_be_reached_by_keyboard(visitor: Visitor) -> None:
     visitor.page.locator("#devices-table").get_by_role("button", name="Power").press("Enter")
     assert visitor.page.locator("#devices-table th.power").get_attribute("aria-sort") == "descending"
     visitor.page.locator("#devices-rows a", has_text="kettle").press("Enter")
-    assert visitor.text("#device-title") == "kettle"
+    visitor.waits_for("document.querySelector('#device-title').textContent === 'kettle'", "the page of the kettle")
     assert visitor.page.evaluate("document.activeElement.id") == "device-title"
 
 

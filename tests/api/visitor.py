@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 from tests.peers.process import require
@@ -118,3 +119,9 @@ def visit(
         yield Visitor(context.new_page(), address)
     finally:
         context.close()
+
+
+def axe(visitor: Visitor) -> list[str]:
+    """What the page would make hard for some readers."""
+    violations = Axe().run(visitor.page).response["violations"]
+    return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in violations]
