@@ -20,6 +20,7 @@ import {
 } from "./numbers.js";
 import { axisPower, RANGES, rangeLength_s, rangeWords, refreshAfter_s } from "./power.js";
 import { areaPath, gaps, linePath } from "./stack.js";
+import { titleOf } from "./titles.js";
 
 export class Device {
   #range = "24h";
@@ -58,8 +59,9 @@ export class Device {
   async open(of, message) {
     this.#of = of;
     this.#metric = "power_w";
-    say(byId("device-title"), of.device);
-    say(byId("device-source"), of.source);
+    const title = titleOf(of.source, of.device);
+    say(byId("device-title"), title);
+    say(byId("device-source"), title === of.device ? of.source : `${of.source}/${of.device}`);
     byId("device-metric").replaceChildren();
     byId("device-days").replaceChildren();
     byId("device-gaps").replaceChildren();

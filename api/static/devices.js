@@ -3,8 +3,11 @@
 import { colourOf } from "./colours.js";
 import { byId, make, say, show } from "./dom.js";
 import { duration, energy, known, metricValue, money, power } from "./numbers.js";
+import { titleOf } from "./titles.js";
 
 const COLUMNS = ["name", "state", "power", "today", "cost", "age"];
+
+const ROLES = { grid: "grid", generation: "generation" };
 
 export class Devices {
   #rows = new Map();
@@ -69,7 +72,7 @@ export class Devices {
     say(row.cost, money(today.cost, this.energy.currency));
     say(row.age, device.stale ? (age_s === null ? "never heard" : `stale for ${duration(age_s)}`) : ago(age_s));
     row.value = {
-      name: device.device.toLowerCase(),
+      name: titleOf(device.source, device.device).toLowerCase(),
       state: device.stale ? "\uffff" : (device.values.state ?? ""),
       power: device.stale ? null : (device.values.power_w ?? null),
       today: today.energy_wh,
@@ -79,7 +82,8 @@ export class Devices {
   }
 
   #row({ source, device, role }) {
-    const words = { grid: "grid", generation: "generation" }[role];
+    const title = titleOf(source, device);
+    const more = [title === device ? source : `${source}/${device}`, ROLES[role]].filter(Boolean).join(" · ");
     const row = {
       swatch: make("span", { class: "swatch", "aria-hidden": "true" }),
       state: make("span", { class: "state" }),
@@ -88,17 +92,11 @@ export class Devices {
       cost: make("span"),
       age: make("span"),
     };
-    const link = make("a", { href: hashOf(source, device) }, make("span", { class: "device-name" }, device));
+    const link = make("a", { href: hashOf(source, device) }, make("span", { class: "device-name" }, title));
     row.line = make(
       "tr",
       { role: "row" },
-      make(
-        "th",
-        { scope: "row", role: "rowheader", class: "name" },
-        row.swatch,
-        link,
-        make("small", {}, words ? `${source} · ${words}` : source),
-      ),
+      make("th", { scope: "row", role: "rowheader", class: "name" }, row.swatch, link, make("small", {}, more)),
       ...COLUMNS.slice(1).map((column) => make("td", { role: "cell", class: column }, row[column])),
     );
     byId("devices-rows").append(row.line);

@@ -12,6 +12,7 @@ import { follow } from "./live.js";
 import { Now } from "./now.js";
 import { Clock } from "./numbers.js";
 import { Power } from "./power.js";
+import { learn, titleOf } from "./titles.js";
 
 // The api says something at least every ten seconds. What is older than that is not "now" any more.
 const DIM_AFTER_S = 15;
@@ -174,7 +175,7 @@ class Page {
     show(byId("device-view"), this.inDevice);
     if (this.inDevice) {
       const of = { source: decode(source), device: decode(device) };
-      this.title(of.device);
+      this.title(titleOf(of.source, of.device));
       this.device.open(of, this.message);
       scrollTo(0, 0);
       byId("device-title").focus();
@@ -217,6 +218,7 @@ byId("skip").addEventListener("click", (event) => {
 });
 setUp();
 const page = new Page(await meet());
+learn((await ask("devices").catch(() => ({ devices: [] }))).devices);
 show(byId("lost"), false);
 page.start();
 document.body.classList.add("ready");

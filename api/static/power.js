@@ -7,6 +7,7 @@ import { assign, colourOf } from "./colours.js";
 import { byId, make, say, show } from "./dom.js";
 import { axisNumber, duration, known, power } from "./numbers.js";
 import { areaPath, gaps, linePath, stacked } from "./stack.js";
+import { titleOf } from "./titles.js";
 
 export const RANGES = { "1h": "1 h", "24h": "24 h", "7d": "7 d", "30d": "30 d" };
 const LENGTH_S = { "1h": 3600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000 };
@@ -232,7 +233,12 @@ export class Power {
 /** Steady ones first, so that those that come and go stand upon them; what generates hangs below zero. */
 function arranged(series) {
   const parts = series
-    .map((one) => ({ key: `${one.source}/${one.device}`, name: one.device, role: one.role, values: one.mean }))
+    .map(({ source, device, role, mean: values }) => ({
+      key: `${source}/${device}`,
+      name: titleOf(source, device),
+      role,
+      values,
+    }))
     .filter((one) => one.values.some(known));
   const uses = parts
     .filter((part) => part.role === "part")

@@ -37,7 +37,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A house without history and without prices; with the right key it can be seen from everywhere."""
-    house = House(tmp_path_factory.mktemp("small"), "[outputs.csv]\n", ["esp32-meter"], SIMULATED).started()
+    house = House(tmp_path_factory.mktemp("small"), "", ["esp32-meter"])
+    house.head += 'appliances = [{ id = 1, name = "Refrigerator", channel = "house/fridge" }]\n'
+    house.configure("[outputs.csv]\n", SIMULATED)
+    house.started()
     try:
         wait_for(lambda: '"fridge"' in (house.get("/api/v1/live") or ""), "the first reading")
         yield house
@@ -60,6 +63,16 @@ def test_a_house_without_history_says_how_to_get_one(browser: Browser, address: 
         assert axe(visitor) == []
         visitor.screenshot("no-history-phone-light")
         visitor.had_a_good_time()
+
+
+def test_a_device_has_the_name_that_people_know_it_by(browser: Browser, address: str) -> None:
+    with visit(browser, address) as visitor:
+        visitor.open().sees_live_values()
+        assert visitor.row("Refrigerator")["name"].split() == ["Refrigerator", "house/fridge"]
+        visitor.page.locator("#devices-rows a", has_text="Refrigerator").click()
+        visitor.page.wait_for_selector("#device-view:not([hidden])")
+        assert visitor.text("#device-title") == "Refrigerator"
+        assert visitor.page.title() == "Refrigerator · proof · wattherd"
 
 
 def test_what_a_device_calls_itself_is_text_and_breaks_no_layout(browser: Browser, house: House, address: str) -> None:
