@@ -50,7 +50,9 @@ export class Chart {
       return;
     }
     const at = Math.min(Math.max(index, 0), middles.length - 1);
-    this.plot.setCursor({ left: this.plot.valToPos(middles[at], "x"), top: 10 });
+    // The middle of the first step or the last may lie beyond the edge.
+    const left = Math.min(Math.max(this.plot.valToPos(middles[at], "x"), 0), this.plot.over.clientWidth - 1);
+    this.plot.setCursor({ left, top: 10 });
   }
 
   #rebuild() {
