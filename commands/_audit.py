@@ -66,7 +66,7 @@ class Audit:
 
 
 @dataclass(slots=True)
-class _Accounts:
+class Accounts:
     """What the outbox says of its outputs, of the same instant as the evidence."""
 
     progress: dict[str, Progress]
@@ -80,7 +80,7 @@ def audited(settings: Settings, path: Path, since_utc_ns: int, gap_ns: int) -> A
     """Look into the outbox, which may be in use, without changing it. Raises `sqlite3.Error`."""
     now_ns, offset_ns = time.monotonic_ns(), wall_minus_monotonic_ns()
     now = Moment(boot_id(), now_ns, now_ns + offset_ns)
-    with _looked_into(path, since_utc_ns) as (evidence, accounts):
+    with looked_into(path, since_utc_ns) as (evidence, accounts):
         audit = Audit(since_utc_ns, now.utc_ns, began=evidence.began)
         audit.lines = [_line(accounts, output) for output in sorted(accounts.accounts)]
         dropped = {(line.output, reason) for line in audit.lines for reason, count in line.dropped.items() if count}
@@ -108,7 +108,7 @@ def audited(settings: Settings, path: Path, since_utc_ns: int, gap_ns: int) -> A
 
 
 @contextlib.contextmanager
-def _looked_into(path: Path, since_utc_ns: int) -> Iterator[tuple[Evidence, _Accounts]]:
+def looked_into(path: Path, since_utc_ns: int) -> Iterator[tuple[Evidence, Accounts]]:
     with outbox(path) as connection:
         evidence = evidence_in(connection)
         state = dict(connection.execute("SELECT key, value FROM state"))
@@ -119,7 +119,7 @@ def _looked_into(path: Path, since_utc_ns: int) -> Iterator[tuple[Evidence, _Acc
         openings = {name: found for name in accounts if began and (found := logbook.opening(name, hour))}
         yield (
             evidence,
-            _Accounts(
+            Accounts(
                 progress,
                 accounts,
                 {name: _pending(connection, progress[name]) for name in accounts},
@@ -136,7 +136,7 @@ def _pending(connection: sqlite3.Connection, progress: Progress) -> int:
     return sum(connection.execute(query, span).fetchone()[0] or 0 for span in spans)
 
 
-def _line(accounts: _Accounts, output: str) -> Line:
+def _line(accounts: Accounts, output: str) -> Line:
     """Return the account of an output since the hour that the moment lies in, or since the output is configured."""
     now = balance(accounts.progress[output], accounts.accounts[output])
     hour, then = accounts.openings.get(output, (0, Balance()))

@@ -12,10 +12,11 @@ _ASK_S = 3.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def api_of(settings: Settings) -> Peer:
-    """Return how this machine reaches the api of the house."""
+def api_of(settings: Settings, key: str = "") -> Peer:
+    """Return how this machine reaches the api of the house; `key` is for one that asks also here."""
     host = _EVERYWHERE.get(settings.api.host, settings.api.host)
-    return Peer(f"http://{f'[{host}]' if ':' in host else host}:{settings.api.port}", {}, _ASK_S)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.api.port}"
+    return Peer(url, {"X-API-Key": key} if key else {}, _ASK_S)
 
 
 def check_house(settings: Settings, pid: int | None, config: str) -> Iterator[Finding]:
