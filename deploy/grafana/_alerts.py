@@ -1,8 +1,7 @@
 """Alert rules for Grafana's own alerting, for those who have no Alertmanager: a file for each store.
 
 Those for Prometheus are the rules of deploy/prometheus/alerts.yml, word for word. Graphite and InfluxDB know the
-household only: too much power, a device left on, nobody heard of. Grafana puts variables of the environment in the
-place of `$` in such a file, and one `$` in the place of two.
+household only: too much power, a device left on, nobody heard of.
 """
 
 from __future__ import annotations
@@ -44,14 +43,18 @@ def _graphite() -> Iterator[dict[str, Any]]:
     house, iron = ".".join((PREFIX, *HOUSE)), ".".join((PREFIX, *IRON))
     high = _query("wattherd-graphite", 900, target=f"alias({house}.power_w, 'house')")
     yield _rule("graphite", _HIGH, [high, _reduced("min"), _compared("gt", MOST_W)])
-    left_on = _query(
-        "wattherd-graphite", 4 * 3600, target=f"aliasByNode(summarize({iron}.power_w, '15min', 'max'), -2)"
-    )
+    # At each moment the most of the quarter of an hour before it: a thermostat switches off for some minutes.
+    left_on = _query("wattherd-graphite", 4 * 3600, target=f"aliasByNode(movingMax({iron}.power_w, '15min'), -2)")
     yield _rule("graphite", _LEFT_ON, [left_on, _reduced("min"), _compared("gt", ON_W)])
     fresh = f"keepLastValue(summarize(removeEmptySeries({PREFIX}.*.*.power_w), '1min', 'last'), 4)"
     silent = _query("wattherd-graphite", 86_400, target=f"aliasByNode({fresh}, -3, -2)", maxDataPoints=1500)
     unheard = _math("is_nan($B) || is_null($B)")
-    yield _rule("graphite", _SILENT, [silent, _reduced("last", drop_nothing=True), unheard], no_data="Alerting")
+    yield _rule(
+        "graphite",
+        _silent("{{ $labels.name }}"),
+        [silent, _reduced("last", drop_nothing=True), unheard],
+        no_data="Alerting",
+    )
 
 
 def _influx() -> Iterator[dict[str, Any]]:
@@ -64,13 +67,21 @@ def _influx() -> Iterator[dict[str, Any]]:
 
     high = _query("wattherd-influxdb", 900, query=read(HOUSE, "-15m"))
     yield _rule("influxdb", _HIGH, [high, _reduced("min"), _compared("gt", MOST_W)])
-    quarters = f"{read(IRON, '-4h')}\n    |> aggregateWindow(every: 15m, fn: max, createEmpty: false)"
+    quarters = (
+        f'import "date"\n\n{read(IRON, "-255m")}\n    |> aggregateWindow(every: 5m, period: 15m, fn: max)\n'
+        "    |> filter(fn: (r) => r._time >= date.sub(from: now(), d: 4h))"
+    )
     left_on = _query("wattherd-influxdb", 4 * 3600, query=quarters)
     yield _rule("influxdb", _LEFT_ON, [left_on, _reduced("min"), _compared("gt", ON_W)])
     age_s = "float(v: int(v: now()) - int(v: r._time)) / 1000000000.0"
     ages = f"{read(None, '-24h')}\n    |> last()\n    |> map(fn: (r) => ({{r with _value: {age_s}}}))"
     silent = _query("wattherd-influxdb", 86_400, query=ages)
-    yield _rule("influxdb", _SILENT, [silent, _reduced("last"), _compared("gt", 300)], no_data="Alerting")
+    yield _rule(
+        "influxdb",
+        _silent("{{ $labels.device }} of {{ $labels.source }}"),
+        [silent, _reduced("last"), _compared("gt", 300)],
+        no_data="Alerting",
+    )
 
 
 def _prometheus() -> Iterator[dict[str, Any]]:
@@ -97,13 +108,11 @@ _LEFT_ON: Final = (
     "1m",
     {"severity": "warning"},
 )
-_SILENT: Final = (
-    "No data",
-    "nothing has been heard of a device for five minutes",
-    "is it switched on and in reach? /readyz of the house says more",
-    "1m",
-    {"severity": "warning"},
-)
+
+
+def _silent(who: str) -> tuple[str, str, str, str, dict[str, str]]:
+    summary = f"nothing has been heard of {who} for five minutes"
+    return "No data", summary, "is it switched on and in reach? /readyz of the house says more", "1m", _HIGH[-1]
 
 
 def _rule(
@@ -117,7 +126,7 @@ def _rule(
             "refId": letter,
             "relativeTimeRange": {"from": step.pop("from_s", 0), "to": 0},
             "datasourceUid": step.pop("uid", _EXPRESSIONS),
-            "model": {"refId": letter, **{key: _doubled(value) for key, value in step.items()}},
+            "model": {"refId": letter, **step},
         }
         for letter, step in zip("ABC", steps, strict=True)
     ]
@@ -131,7 +140,7 @@ def _rule(
         "execErrState": "Error",
         "for": wait,
         "labels": labels,
-        "annotations": {name: _doubled(_in_grafanas_words(text)) for name, text in words.items()},
+        "annotations": {name: _in_grafanas_words(text) for name, text in words.items()},
     }
 
 
@@ -159,7 +168,3 @@ def _math(expression: str) -> dict[str, Any]:
 def _in_grafanas_words(text: str) -> str:
     """The value of an alert is that of one of its steps."""
     return text.replace("$value", "$values.B.Value")
-
-
-def _doubled(value: object) -> object:
-    return value.replace("$", "$$") if isinstance(value, str) else value

@@ -83,14 +83,14 @@ class Graphite(Store):
 
     def devices_now_and_today(self) -> Answer:
         power = f"consolidateBy(timeSlice({_devices('power_w')}, '-5min'), 'last')"
-        targets = _target(_named(power)), _target(_named(_kwh_by_day(_devices("energy_wh"))))
+        targets = _target(_cell("Power", power)), _target(_cell("Today", _kwh_by_day(_devices("energy_wh"))))
         return Answer(
             targets,
             (
-                ("reduce", {"mode": "seriesToRows", "reducers": ["lastNotNull"]}, "A"),
-                ("reduce", {"mode": "seriesToRows", "reducers": ["last"]}, "B"),
-                ("joinByField", {"byField": "Field", "mode": "outer"}, ""),
-                ("organize", {"renameByName": {"Field": "Device", "Last *": "Power", "Last": "Today"}}, ""),
+                ("reduce", {"mode": "seriesToRows", "reducers": ["lastNotNull"]}),
+                ("extractFields", {"source": "Field", "format": "kvp", "replace": False, "keepTime": False}),
+                ("groupingToMatrix", {"rowField": "Device", "columnField": "Metric", "valueField": "Last *", **_NULL}),
+                ("organize", {"renameByName": {"Device\\Metric": "Device"}}),
             ),
             time_from=_since(1),
             points=200,
@@ -134,6 +134,7 @@ class Graphite(Store):
         return _ask(f"aliasByNode({_ALL_DEVICES}.frequency_hz, -3, -2)")
 
 
+_NULL = {"emptyValue": "null"}
 # Costs may fall, when energy is sold or its price is negative.
 _COST = "derivative(keepLastValue($prefix.$house.cost))"
 
@@ -166,6 +167,15 @@ def _fresh(path: str, how: str) -> str:
 def _devices(metric: str) -> str:
     """All that was chosen but the meters of the house and of the gas, which are no part of it."""
     return f"exclude({_ALL_DEVICES}.{metric}, '[.]($house|$gas)[.]')"
+
+
+def _cell(column: str, target: str) -> str:
+    """Name a series after the row and the column of a table that it is for.
+
+    The answers to several targets come back as one heap, so the name has to say it. A series without a number has to
+    go: Grafana would take the column for one that has no numbers.
+    """
+    return f"aliasSub({_named(f'removeEmptySeries({target})')}, '^(.*)', 'Device=\\1 Metric={column}')"
 
 
 def _named(target: str) -> str:

@@ -300,7 +300,7 @@ def _one(how: str, metric: str) -> Answer:
 def _table(expression: str, names: dict[str, str]) -> Answer:
     asks = Target(expr=expression, format="table", range=False, instant=True, editorMode="code")
     away = {"Time": True, "__name__": True, "job": True}
-    return Answer((asks,), (("organize", {"excludeByName": away, "renameByName": names}, ""),))
+    return Answer((asks,), (("organize", {"excludeByName": away, "renameByName": names}),))
 
 
 def _rise(counter: str) -> str:

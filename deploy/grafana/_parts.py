@@ -44,7 +44,7 @@ class Answer:
     """How a store answers one question: its queries, and what Grafana does with what comes back."""
 
     targets: tuple[Target, ...]
-    transformations: tuple[tuple[str, Mapping[str, object], str], ...] = ()  # id, options, refId that it is for
+    transformations: tuple[tuple[str, Mapping[str, object]], ...] = ()  # id and options
     time_from: str = ""  # where the question has a time range of its own
     interval: str = ""  # the shortest step
     points: int = 0  # the most points; 0: as many as the panel is wide
@@ -135,9 +135,8 @@ def _filled(panel: PanelT, title: str, description: str, answer: Answer, look: L
     panel = panel.thresholds(_thresholds(look))
     for number, target in enumerate(answer.targets):
         panel = panel.with_target(Target(**{"refId": "ABCDEFGH"[number], **target._fields}))
-    for name, options, only in answer.transformations:
-        which = models.MatcherConfig("byRefId", only) if only else None
-        panel = panel.with_transformation(models.DataTransformerConfig(name, filter_val=which, options=dict(options)))
+    for name, options in answer.transformations:
+        panel = panel.with_transformation(models.DataTransformerConfig(name, options=dict(options)))
     if look.decimals is not None:
         panel = panel.decimals(look.decimals)
     if look.minimum is not None:

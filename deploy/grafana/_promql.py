@@ -69,8 +69,8 @@ class Prometheus(Store):
         return Answer(
             (_at_once(power, "", "table"), _at_once(energy, "", "table")),
             (
-                ("merge", {}, ""),
-                ("organize", {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": names}, ""),
+                ("merge", {}),
+                ("organize", {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": names}),
             ),
             time_from="now/d",
         )

@@ -144,16 +144,28 @@ def test_no_watt_hour_is_lost_between_the_bars(shown: Shown) -> None:
 
 
 def test_the_table_has_each_device_once_with_its_power_and_its_energy(shown: Shown) -> None:
-    table = PANELS["Every device"]
-    power, kwh = shown.series(table), shown.series(table, 1)
-    names = {channel.replace("/", ".") for channel in PARTS}
-    assert {*power} == {*kwh} == names
+    rows = table(shown)
+    assert {*rows} == {channel.replace("/", ".") for channel in PARTS}
     for channel in PARTS:
-        name = channel.replace("/", ".")
-        now_w = reduced([value for value, _ in power[name]], "lastNotNull")
-        assert now_w == shown.house.power_w(channel, shown.house.until_s)
-        today_kwh = reduced([value for value, _ in kwh[name]], "last")
-        assert today_kwh == pytest.approx(energy(shown, channel, today(shown), shown.house.until_s) / 1000, abs=0.045)
+        row = rows[channel.replace("/", ".")]
+        assert row["Power"] == shown.house.power_w(channel, shown.house.until_s)
+        true_kwh = energy(shown, channel, today(shown), shown.house.until_s) / 1000
+        assert row["Today"] == pytest.approx(true_kwh, abs=0.045)
+
+
+def table(shown: Shown, **variables: str) -> dict[str, dict[str, float | None]]:
+    """What Grafana makes of the heap of series: a number of each, its name taken apart, a row for each device."""
+    panel = PANELS["Every device"]
+    reduce, extract, matrix, _ = panel.raw["transformations"]
+    assert (reduce["id"], extract["options"]["format"], matrix["id"]) == ("reduce", "kvp", "groupingToMatrix")
+    heap = [item for number in range(2) for item in shown.series(panel, number, **variables).items()]
+    rows: dict[str, dict[str, float | None]] = {}
+    for name, points in heap:
+        number = reduced([value for value, _ in points], reduce["options"]["reducers"][0])
+        assert number is not None, "Grafana would take the whole column for one without numbers"
+        cell = dict(pair.split("=") for pair in name.split(" "))
+        rows.setdefault(cell[matrix["options"]["rowField"]], {})[cell[matrix["options"]["columnField"]]] = number
+    return rows
 
 
 def test_the_meter_of_the_house_is_not_stacked_upon_its_own_parts(shown: Shown) -> None:
@@ -189,8 +201,9 @@ def test_power_is_shown_as_it_was_measured(shown: Shown) -> None:
 def test_an_old_number_is_not_shown_as_a_new_one(shown: Shown) -> None:
     [now] = shown.series(PANELS["Now"], prefix="cut.off").values()
     assert reduced([value for value, _ in now], PANELS["Now"].calc) is None
-    for points in shown.series(PANELS["Every device"], prefix="cut.off").values():
-        assert reduced([value for value, _ in points], "lastNotNull") is None
+    rows = table(shown, prefix="cut.off")
+    assert len(rows) == len(PARTS)
+    assert all("Power" not in row and row["Today"] is not None for row in rows.values())
 
 
 def test_a_silence_is_a_gap_and_what_flowed_in_it_is_counted_when_it_is_over(shown: Shown) -> None:
