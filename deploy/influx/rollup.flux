@@ -8,9 +8,9 @@ readings = from(bucket: <raw>) |> range(start: start, stop: stop)
 store = (tables=<-, name) =>
     tables
         |> to(bucket: <rolled>)
-        |> keep(columns: ["_time"])
+        |> keep(columns: ["_field"])
         |> group()
-        |> count(column: "_time")
+        |> count(column: "_field")
         |> yield(name: name)
 
 averaged =

@@ -201,7 +201,7 @@ class Influx2:
                 return 401, _error("unauthorized", "unauthorized access")
         self.queries.append(script)
         yields = re.findall(r'store\(name: "(\w+)"\)', script)
-        return 200, "".join(f",result,table,_time\r\n,{name},0,2\r\n\r\n" for name in yields).encode()
+        return 200, "".join(f",result,table,_field\r\n,{name},0,2\r\n\r\n" for name in yields).encode()
 
     # ---- what all have in common
 

@@ -125,14 +125,14 @@ def duration_s(text: str) -> int:
 def _counts(table: str) -> list[int]:
     """Return what the statements of rollup.flux counted.
 
-    >>> _counts(",result,table,_time\\r\\n,mean,0,12\\r\\n\\r\\n,result,table,_time\\r\\n,sum,0,3\\r\\n\\r\\n")
+    >>> _counts(",result,table,_field\\r\\n,mean,0,12\\r\\n\\r\\n,result,table,_field\\r\\n,sum,0,3\\r\\n\\r\\n")
     [12, 3]
     """
     rows = [row for row in csv.reader(io.StringIO(table)) if row]
     counts, column = [], -1
     for row in rows:
-        if "_time" in row:
-            column = row.index("_time")
+        if "_field" in row:
+            column = row.index("_field")
         elif 0 <= column < len(row) and row[column].isdigit():
             counts.append(int(row[column]))
     return counts
