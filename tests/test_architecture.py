@@ -52,6 +52,7 @@ KNOWS_THE_TIME_OF_DAY = {
     "logs.py": "the date of a line, when there is no journal to add it",
     "api/snapshot.py": "a page shows how long ago a date was; nothing is recorded",
     "supervise/instance.py": "a first number that is beyond every earlier one when the file that had it is lost",
+    "writer/outputs/graphite.py": "the age of a record decides which archive it falls into; nothing is recorded",
     "writer/outputs/_http.py": "Retry-After may be a date, and a server may not tell its own; nothing is recorded",
 }
 TIME_OF_DAY = {"time.time", "time.time_ns", "time.localtime", "time.ctime", "time.strftime", "time.gmtime"}

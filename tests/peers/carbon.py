@@ -50,9 +50,24 @@ class Carbon:
     folder: Path
     query_port: int  # where graphite-web asks for what is not in a file yet
 
+    def file(self, path: str) -> Path:
+        return self.whisper_dir / Path(*path.split(".")).with_suffix(".wsp")
+
+    def points(self, path: str, step_s: int, from_s: int, until_s: int, now_s: int | None = None) -> dict[int, float]:
+        """Return what one archive has from `from_s` up to and without `until_s`, by the beginning of its slot."""
+        file = self.file(path)
+        try:
+            found = whisper.fetch(str(file), from_s - 1, until_s - 1, now=now_s, archiveToSelect=step_s)
+        except (TypeError, whisper.WhisperException, OSError):  # not yet a whole file
+            return {}
+        if not found:
+            return {}
+        (start_s, _, step_s), values = found
+        return {start_s + n * step_s: value for n, value in enumerate(values) if value is not None}
+
     def fetch(self, path: str, at_s: int) -> float | None:
         """Return what is in the file of `path` for that second, None while there is nothing."""
-        file = self.folder / "whisper" / Path(*path.split(".")).with_suffix(".wsp")
+        file = self.file(path)
         if not file.exists():
             return None
         try:

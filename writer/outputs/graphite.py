@@ -6,15 +6,18 @@ In the configuration, with the defaults:
     host = "127.0.0.1"          # where carbon listens for plain text
     port = 2003
     prefix = "home.electricity" # series are named <prefix>.<source>.<device>.<metric>, all in lower case
+    retentions = "10s:7d,1m:30d,10m:1y"  # as in carbon's storage-schemas.conf for these series (deploy/graphite/)
     timeout_s = 10.0            # for 256 KiB of lines to be sent and read; a busy carbon holds back
 
-Simulated records go below `<prefix>.simulated`. Text (`state`) has no place in Graphite: a record that has nothing
-else counts as written. Carbon keeps what it read in memory for a while before it is in a file; a carbon that is killed
-then loses that, and no sender can see it.
+What is older than the finest of these archives is summed up to the step of the one that it falls into, because whisper
+itself would keep only the last reading of each slot. Simulated records go below `<prefix>.simulated`. Text (`state`)
+has no place in Graphite: a record that has nothing else counts as written. Carbon keeps what it read in memory for a
+while before it is in a file; a carbon that is killed then loses that, and no sender can see it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Final
 
@@ -22,7 +25,9 @@ from msgspec import Meta
 
 from config.settings import OutputTable, Port, Positive, Site
 from graphite_helper import PREFIX_PATTERN, LineEncoder, send
+from reading import Record
 from writer import Batch, Memo, Output, OutputDown, OutputRefused
+from writer.outputs._graphite_archives import LateSlots, archives
 
 # The deadline is for one connection. A day's backlog must not have to fit into it on a slow carbon.
 _MOST_CHARS_A_CONNECTION: Final = 256 * 1024
@@ -35,7 +40,11 @@ class Options(OutputTable, frozen=True):
     port: Port = 2003
     # 36 characters leave room for the longest source, device and metric.
     prefix: Annotated[str, Meta(pattern=PREFIX_PATTERN, max_length=36)] = "home.electricity"
+    retentions: str = "10s:7d,1m:30d,10m:1y"
     timeout_s: Positive = 10.0
+
+    def __post_init__(self) -> None:
+        archives(self.retentions)  # raises ValueError for what carbon would refuse
 
 
 class Graphite(Output):
@@ -46,21 +55,32 @@ class Graphite(Output):
     def __init__(self, options: Any, site: Site, memo: Memo) -> None:
         super().__init__(options, site, memo)
         self._encoder = LineEncoder(options.prefix)
+        self._late = LateSlots(options.retentions, self._encoder, memo)
 
     def write(self, batch: Batch) -> None:
+        now_s = time.time()
         texts: list[str] = []
+        late: list[Record] = []
         refused: dict[int, str] = {}
         for index, record in enumerate(batch):
             try:
-                texts.append(self._encoder.lines(record))
+                lines = self._encoder.lines(record)
             except ValueError as error:
                 refused[index] = str(error)
+                continue
+            if self._late.is_late(record, now_s):
+                late.append(record)
+            else:
+                texts.append(lines)
+        summed_up, notes = self._late.lines(late, now_s)
+        texts += summed_up
         for lines in _portions(texts):
             try:
                 send(self.options.host, self.options.port, lines, self.options.timeout_s)
             except OSError as error:
                 where = f"carbon at {self.options.host}:{self.options.port}"
                 raise OutputDown(f"{where}: {error.strerror or error}; is it running and in reach?") from error
+        self._late.keep(notes, late=bool(late))
         if refused:
             raise OutputRefused(next(iter(refused.values())), refused)
 

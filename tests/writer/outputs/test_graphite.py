@@ -25,7 +25,8 @@ def output(**options: Any) -> Graphite:
     return Graphite(msgspec.convert(options, Options), Site(), Memo())
 
 
-def records(count: int, at_s: int = 1_763_640_605) -> list[Record]:
+def records(count: int, at_s: int = 0) -> list[Record]:
+    at_s = at_s or int(time.time()) - 20_000
     return [Record("kasa", "fridge", (at_s + n) * 10**9, {"power_w": 1.5 * n, "state": "on"}) for n in range(count)]
 
 
