@@ -91,6 +91,9 @@ def test_the_installed_service_measures_survives_its_parent_and_leaves_nobody(ho
         return sorted(row[4] for row in csv_rows(house.data_dir / "csv") if row[3] == "power_w")
 
     wait_for(lambda: powers() == ["1.0", "2.0"], "both readings to be in the file")
+    systemd.run("systemctl", "start", "wattherd-backup.service")  # as the timer does, beside the running house
+    [backup] = (house.data_dir / "backups").iterdir()
+    assert (backup.stat().st_uid, backup.stat().st_mode & 0o777) == (UID, 0o600)
     systemd.run("systemctl", "stop", "wattherd.service")
     ended = systemd.show("wattherd.service", "Result", "ExecMainStatus", "ActiveState")
     assert ended == {"Result": "success", "ExecMainStatus": "0", "ActiveState": "inactive"}
