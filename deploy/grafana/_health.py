@@ -103,7 +103,7 @@ def _well() -> Rows:
     free = Look("percentunit", 0, ((None, RED), (0.05, ORANGE), (0.1, GREEN)))
     share = f"min(wattherd_data_dir_free_bytes{{{HOUSE}}} / wattherd_data_dir_size_bytes{{{HOUSE}}})"
     disk = tile("Disk free", "Where the data is kept.", _now(share), free)
-    return [(6, [(8, ready), (6, why), (2, newest), (2, late), (3, lost), (3, disk)])]
+    return [(6, [(7, ready), (5, why), (3, newest), (3, late), (3, lost), (3, disk)])]
 
 
 def _sources() -> Rows:

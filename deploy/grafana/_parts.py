@@ -90,8 +90,9 @@ def bars(title: str, description: str, answer: Answer, look: Look, stacked: bool
 
 
 def listing(title: str, description: str, answer: Answer, columns: Mapping[str, Look]) -> table.Panel:
-    """A table; each column has its own look, the others stay as they are."""
+    """A table; each column has its own look, the others stay as they are. The last one begins with the most."""
     panel = _filled(table.Panel(), title, description, answer, Look("short"))
+    panel = panel.sort_by([common.TableSortByFieldState().display_name([*columns][-1]).desc(True)])
     for name, look in columns.items():
         properties = [models.DynamicConfigValue("unit", look.unit), models.DynamicConfigValue("min", 0)]
         if look.decimals is not None:

@@ -24,6 +24,8 @@ from tests.peers.process import wait_for
 from writer import Batch, Memo
 from writer.outputs.graphite import Graphite, Options
 
+pytestmark = pytest.mark.timeout(300)  # servers are started, and fed with days
+
 STORES = ("graphite", "influxdb", "prometheus")
 
 

@@ -15,6 +15,8 @@ from tests.deploy.metered_house import DAY_S, GAS, HOUSE, PARTS, MeteredHouse
 from tests.peers.process import require, wait_for
 from tests.peers.prometheus import Prometheus, running_prometheus
 
+pytestmark = pytest.mark.timeout(300)  # servers are started, and fed with days
+
 PANELS = {one.title: one for one in panels(load("home-prometheus.json"))}
 INSTANCE = "pi:8000"
 

@@ -20,6 +20,8 @@ from tests.peers.process import wait_for
 from writer import Batch, Memo
 from writer.outputs.graphite import Graphite, Options
 
+pytestmark = pytest.mark.timeout(300)  # servers are started, and fed with days
+
 DASHBOARD = load("home-graphite.json")
 PANELS = {one.title: one for one in panels(DASHBOARD)}
 VARIABLES = {

@@ -78,6 +78,8 @@ thresholds_w = [15.0]
 currency = "GBP"
 [[tariffs.main.periods]]
 from = 2025-01-01
+
+pytestmark = pytest.mark.timeout(300)  # servers are started, and fed with days
 unit_rate_per_kwh = 0.27
 export_rate_per_kwh = 0.15
 [reconciliations.house]
