@@ -48,7 +48,9 @@ class Visitor:
         self.page.on("requestfailed", lambda request: self.failures.append(f"{request.url}: {request.failure}"))
         self.page.on(
             "response",
-            lambda response: self.failures.append(f"{response.url}: {response.status}") if response.status >= 400 else None,
+            lambda response: (
+                self.failures.append(f"{response.url}: {response.status}") if response.status >= 400 else None
+            ),
         )
         self.page.on("console", lambda message: self.told.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.told.append(f"exception: {error}"))
