@@ -251,6 +251,7 @@ export class Device {
 
   async #days() {
     const of = this.#of;
+    if (!of) return;
     const answer = await ask("energy", { by: "day", from: "-7d", ...of }).catch(() => null);
     if (!answer || of !== this.#of) return;
     const channel = registerOf(answer, of.source, of.device);
@@ -275,6 +276,7 @@ export class Device {
 
   async #gaps() {
     const of = this.#of;
+    if (!of) return;
     const { gaps } = await ask("gaps", { since: "-7d" }).catch(() => ({ gaps: [] }));
     if (of !== this.#of) return;
     const mine = gaps.filter((gap) => gap.source === of.source && (gap.device === of.device || !gap.device));

@@ -96,7 +96,7 @@ function sentences({ what, remedy }) {
 
 function sourceWords(source, since_s) {
   const last = known(source.last_reading_age_s)
-    ? `last reading ${duration(source.last_reading_age_s + since_s)} ago`
+    ? `last reading ${moment(source.last_reading_age_s + since_s)}`
     : "no reading yet";
   const again = source.restarts ? ` · started again ${count(source.restarts, "time")}` : "";
   return `${last} · ${count(source.readings, "reading")}${again}`;
@@ -110,10 +110,15 @@ function outputWords(output, since_s) {
   return words.join(" · ");
 }
 
+/** The house tells of its health every ten seconds, so what is younger than that is not known to the second. */
+function moment(age_s) {
+  return age_s < 15 ? "a moment ago" : `${duration(age_s)} ago`;
+}
+
 function writerWords({ writer, clock }, since_s) {
   const words = [];
   if (known(writer?.last_commit_age_s))
-    words.push(`Last written to the disk ${duration(writer.last_commit_age_s + since_s)} ago.`);
+    words.push(`Last written to the disk ${moment(writer.last_commit_age_s + since_s)}.`);
   if (writer?.held) words.push(`${count(writer.held, "record")} held until the clock is set.`);
   if (clock) words.push(clock.synced ? "The clock is set." : "The clock is not set by a time service.");
   if (clock?.steps) words.push(`It was set anew ${count(clock.steps, "time")}.`);

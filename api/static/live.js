@@ -1,6 +1,6 @@
 // The live stream: follows the house second by second, and comes back by itself whenever the api was away.
 
-import { get, KeyNeeded } from "./ask.js";
+import { get, KeyNeeded, Refused } from "./ask.js";
 
 // The api says something at least every ten seconds: whoever is silent for longer than this is gone.
 const SILENT_AFTER_MS = 25_000;
@@ -9,13 +9,14 @@ const LASTING_MS = 5_000;
 const PAUSES_MS = [300, 700, 1_000, 2_000, 3_000, 5_000];
 
 /**
- * Follow the stream for ever. `told(event, data)` gets each message, `state` is told "connected" or "lost",
+ * Follow the stream for ever. `told(event, data)` gets each message, `state` is told "connected" or "lost" and why,
  * and `needKey()` is waited for when the api wants a key.
  */
 export async function follow({ told, state, needKey }) {
   const wakeUp = new WakeUp();
   for (let failures = 0; ;) {
     const reading = new AbortController();
+    let why = "";
     const alarm = new Alarm(() => reading.abort());
     const begun_ms = performance.now();
     try {
@@ -32,11 +33,12 @@ export async function follow({ told, state, needKey }) {
         failures = 0;
         continue;
       }
+      why = error instanceof Refused ? error.message : "";
     } finally {
       alarm.clear();
       reading.abort();
     }
-    state("lost");
+    state("lost", why);
     if (performance.now() - begun_ms > LASTING_MS) failures = 0;
     await wakeUp.pause(PAUSES_MS[Math.min(failures++, PAUSES_MS.length - 1)]);
   }

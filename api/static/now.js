@@ -147,19 +147,34 @@ export class Now {
     }
     const end = before;
     close();
-    ctx.globalAlpha = 0.16;
-    ctx.fillStyle = colours.accent;
-    ctx.fill(area);
-    ctx.globalAlpha = 1;
-    ctx.strokeStyle = colours.accent;
     ctx.lineWidth = 1.75 * ratio;
     ctx.lineJoin = "round";
-    ctx.stroke(line);
-    if (end) {
-      ctx.fillStyle = colours.accent;
+    // What is drawn from the grid lies above zero in one colour, what is sent to it below zero in another.
+    const { left, top, width, height } = u.bbox;
+    const halves = [
+      [colours.accent, top - 5 * ratio, zero + ratio],
+      [colours.sent, zero + ratio, top + height + 5 * ratio],
+    ];
+    for (const [colour, from, to] of halves) {
+      ctx.save();
       ctx.beginPath();
-      ctx.arc(end.x, end.y, 3.5 * ratio, 0, 2 * Math.PI);
-      ctx.fill();
+      ctx.rect(left - 5 * ratio, from, width + 10 * ratio, Math.max(0, to - from));
+      ctx.clip();
+      ctx.fillStyle = ctx.strokeStyle = colour;
+      ctx.globalAlpha = 0.16;
+      ctx.fill(area);
+      ctx.globalAlpha = 1;
+      ctx.stroke(line);
+      if (end) {
+        ctx.beginPath();
+        ctx.arc(end.x, end.y, 3.5 * ratio, 0, 2 * Math.PI);
+        ctx.fill();
+      }
+      ctx.restore();
+    }
+    if (zero < top + height - ratio) {
+      ctx.fillStyle = colours.soft;
+      ctx.fillRect(left, zero - ratio / 2, width, ratio);
     }
   }
 

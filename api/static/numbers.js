@@ -10,9 +10,13 @@ function decimal(value, digits) {
       new Intl.NumberFormat(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits }),
     );
   }
-  // A minus before nothing ("−0") says that something flows out where nothing flows.
-  const text = formats.get(digits).format(value);
-  return /[1-9]/.test(text) ? text : formats.get(digits).format(0);
+  return signed(formats.get(digits), value);
+}
+
+/** Print with a real minus, and with none before nothing: "−0" says that something flows out where nothing flows. */
+function signed(format, value) {
+  const digits = format.resolvedOptions().maximumFractionDigits;
+  return format.format(Math.abs(value) < 0.5 / 10 ** digits ? 0 : value).replace("-", "\u2212");
 }
 
 /** Is this a number that can be shown? `null` is "unknown", which is not zero. */
@@ -25,7 +29,7 @@ export function powerParts(watts) {
   if (!known(watts)) return { number: NOTHING, unit: "" };
   const size = Math.abs(watts);
   if (size >= 999.5) return { number: decimal(watts / 1000, size >= 99_995 ? 1 : 2), unit: "kW" };
-  return { number: decimal(watts, size > 0 && size < 9.95 && size % 1 ? 1 : 0), unit: "W" };
+  return { number: decimal(watts, size >= 0.05 && size < 9.95 && size % 1 ? 1 : 0), unit: "W" };
 }
 
 export function power(watts) {
@@ -47,7 +51,7 @@ export function energy(wattHours) {
 export function money(amount, currency) {
   if (!known(amount) || !currency) return NOTHING;
   try {
-    return new Intl.NumberFormat(undefined, { style: "currency", currency }).format(amount);
+    return signed(new Intl.NumberFormat(undefined, { style: "currency", currency }), amount);
   } catch {
     return `${decimal(amount, 2)} ${currency}`;
   }

@@ -43,7 +43,11 @@ class Page {
     this.introduce();
     addEventListener("hashchange", () => this.turn());
     this.turn();
-    follow({ told: (event, data) => this.told(event, data), state: (state) => this.connection(state), needKey });
+    follow({
+      told: (event, data) => this.told(event, data),
+      state: (state, why) => this.connection(state, why),
+      needKey,
+    });
     setInterval(() => this.tick(), 1_000);
     document.addEventListener("visibilitychange", () => this.tick());
     this.remember();
@@ -133,7 +137,7 @@ class Page {
     this.health.blank();
   }
 
-  connection(state) {
+  connection(state, why) {
     const was = this.connected;
     this.connected = state === "connected";
     if (this.connected) {
@@ -144,6 +148,7 @@ class Page {
       this.before = true;
       return;
     }
+    say(byId("lost-why"), why ? `The house says: ${why}.` : "Trying again; nothing here is live.");
     // A process that is replaced within a second is no news.
     this.banner ??= setTimeout(() => {
       show(byId("lost"), true);

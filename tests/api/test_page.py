@@ -110,7 +110,7 @@ def test_a_chart_is_read_with_the_arrow_keys(visitor: Visitor) -> None:
     for _ in range(3):
         visitor.page.keyboard.press("ArrowLeft")
     words = visitor.page.get_attribute("#power-chart", "aria-valuetext") or ""
-    assert re.search(r"\d\d:\d\d: .*house-meter -?[\d.]+.k?W", words), words
+    assert re.search(r"\d\d:\d\d: .*house-meter −?[\d.]+.k?W", words), words
     assert visitor.text("#power-when") in words
 
 

@@ -65,6 +65,39 @@ def test_a_house_without_history_says_how_to_get_one(browser: Browser, address: 
         visitor.had_a_good_time()
 
 
+WORDS = """async () => {
+    const { power, energy, money, comparison, duration, metricName, metricValue, Clock } =
+        await import("/static/numbers.js");
+    const clock = new Clock("Europe/London");
+    return [power(86.4), power(1234), power(-812), power(-0.02), power(null), energy(3210), energy(1234567),
+        money(1.5, "GBP"), money(-0.001, "GBP"), comparison(80, 100), comparison(5, 0), duration(119), duration(7200),
+        metricName("voltage_v"), metricName("soil_moisture_percent"), metricValue("voltage_v", 231.44),
+        metricValue("state", "idle"), clock.say("time", 1792888200), clock.say("time", 1792891800)].map(String)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [
+        (
+            "en-GB",
+            "86 W|1.23 kW|−812 W|0 W|–|3.21 kWh|1,235 kWh|£1.50|£0.00|20 % less||119 s|2 h|Voltage|Soil moisture"
+            "|231.4 V|idle|01:30|01:30",  # an hour that comes twice
+        ),
+        (
+            "de-DE",
+            "86 W|1,23 kW|−812 W|0 W|–|3,21 kWh|1.235 kWh|1,50 £|0,00 £|20 % less||119 s|2 h|Voltage|Soil moisture"
+            "|231,4 V|idle|01:30|01:30",
+        ),
+    ],
+)
+def test_numbers_are_written_as_the_reader_writes_them(browser: Browser, address: str, locale: str, words: str) -> None:
+    with visit(browser, address, locale=locale) as visitor:
+        visitor.open()
+        said = [word.replace("\u00a0", " ") for word in visitor.page.evaluate(WORDS)]
+        assert said == words.split("|")
+
+
 def test_a_device_has_the_name_that_people_know_it_by(browser: Browser, address: str) -> None:
     with visit(browser, address) as visitor:
         visitor.open().sees_live_values()
