@@ -137,7 +137,16 @@ def _sources() -> Rows:
         ),
         COUNT,
     )
-    return [(8, [(12, age), (12, rate)]), (8, [(12, trouble), (12, stopped)])]
+    silences = listing(
+        "Devices by silence",
+        "How long ago each device was heard of. One that was never heard of has no age and is stale.",
+        _joined(
+            ("wattherd_device_stale", "Stale"),
+            ("wattherd_device_last_reading_age_seconds", "Silent for"),
+        ),
+        {"Stale": BAD, "Silent for": AGE},
+    )
+    return [(8, [(12, age), (12, rate)]), (9, [(8, trouble), (8, stopped), (8, silences)])]
 
 
 def _outputs() -> Rows:
@@ -301,6 +310,17 @@ def _table(expression: str, names: dict[str, str]) -> Answer:
     asks = Target(expr=expression, format="table", range=False, instant=True, editorMode="code")
     away = {"Time": True, "__name__": True, "job": True}
     return Answer((asks,), (("organize", {"excludeByName": away, "renameByName": names}),))
+
+
+def _joined(*columns: tuple[str, str]) -> Answer:
+    """A row for each device, a column for each metric."""
+    asks, names = [], {}
+    for letter, (metric, name) in zip("AB", columns, strict=True):
+        devices = f'sum by (Device) (label_join({metric}{{{HOUSE}}}, "Device", ".", "source", "device"))'
+        asks.append(Target(expr=devices, format="table", range=False, instant=True, editorMode="code"))
+        names[f"Value #{letter}"] = name
+    shown = {"excludeByName": {"Time": True}, "renameByName": names}
+    return Answer(tuple(asks), (("merge", {}), ("organize", shown)))
 
 
 def _rise(counter: str) -> str:

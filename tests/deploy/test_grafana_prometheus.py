@@ -17,6 +17,8 @@ from tests.metered import metered
 from tests.peers.process import free_ports, wait_for
 from tests.peers.prometheus import Prometheus, running_prometheus
 
+pytestmark = pytest.mark.timeout(300)  # servers are started, and fed with days
+
 RULES = ROOT / "deploy" / "prometheus"
 PANELS = {f"{name}: {one.title}": one for name in ("health.json", "home-prometheus.json") for one in panels(load(name))}
 # Nothing of the kind can be simulated; test_grafana_energy.py has gas.
@@ -78,8 +80,6 @@ thresholds_w = [15.0]
 currency = "GBP"
 [[tariffs.main.periods]]
 from = 2025-01-01
-
-pytestmark = pytest.mark.timeout(300)  # servers are started, and fed with days
 unit_rate_per_kwh = 0.27
 export_rate_per_kwh = 0.15
 [reconciliations.house]
