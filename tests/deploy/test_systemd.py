@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -16,8 +15,9 @@ import pytest
 
 import workers
 from tests.faults.house import ROOT, House, csv_rows
+from tests.peers.namespace import UID, USER
 from tests.peers.process import require, wait_for
-from tests.peers.systemd import UID, USER, Systemd, running_systemd
+from tests.peers.systemd import Systemd, running_systemd
 
 SHIPPED = ROOT / "deploy" / "systemd"
 DROP_INS = sorted((SHIPPED / "wattherd.service.d").glob("*.conf"))
@@ -56,16 +56,9 @@ def install(systemd: Systemd, *more: str) -> str:
     return systemd.run(*INSTALL, "--user", USER, "--config", "/srv/house/site.toml", *more).stdout
 
 
-def host_pid(systemd: Systemd, unit: str = "wattherd.service") -> int:
+def host_pid(systemd: Systemd) -> int:
     """The number that the parent of the house has on this machine."""
-    inside = int(systemd.show(unit, "MainPID")["MainPID"])
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with contextlib.suppress(OSError):
-            found = re.search(r"^NSpid:\s+(\d+)\s+(\d+)$", status.read_text(), re.MULTILINE)
-            namespace = status.with_name("ns") / "pid"
-            if found and int(found[2]) == inside and namespace.samefile(f"/proc/{systemd.pid}/ns/pid"):
-                return int(found[1])
-    return 0
+    return systemd.main_pid("wattherd.service")
 
 
 def test_the_installed_service_measures_survives_its_parent_and_leaves_nobody(house: House, systemd: Systemd) -> None:
