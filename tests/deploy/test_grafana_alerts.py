@@ -149,8 +149,10 @@ def records(now_s: int) -> Iterator[Record]:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     now_s = int(time.time()) // 30 * 30
     folder = tmp_path_factory.mktemp("carbon")
-    schemas = "[all]\npattern = .*\nretentions = 10s:7d,1m:30d\n"
-    with running_carbon(folder, schemas=schemas, aggregation="[all]\npattern = .*\nxFilesFactor = 0\n") as carbon:
+    schemas, aggregation = (
+        (ROOT / "deploy" / "graphite" / f"storage-{kind}.conf").read_text() for kind in ("schemas", "aggregation")
+    )
+    with running_carbon(folder, schemas=schemas, aggregation=aggregation) as carbon:
         output = Graphite(msgspec.convert({"port": carbon.port, "timeout_s": 60}, Options), Site(), Memo())
         output.write(Batch([*records(now_s)]))
         with running_graphite_web(tmp_path_factory.mktemp("web"), carbon.whisper_dir, carbon.query_port) as web:

@@ -12,7 +12,7 @@ import pytest
 
 from config.settings import Site
 from reading import Record
-from tests.deploy.dashboards import Panel, filled_in, instant, load, panels, reduced
+from tests.deploy.dashboards import ROOT, Panel, filled_in, instant, load, panels, reduced
 from tests.deploy.metered_house import DAY_S, GAS, HOUSE, PARTS, MeteredHouse
 from tests.peers.carbon import running_carbon
 from tests.peers.graphite_web import GraphiteWeb, running_graphite_web
@@ -32,18 +32,9 @@ VARIABLES = {
     "circuit": "circuit",
     "gas": "glow.gas",
 }
-# What deploy/graphite promises: ten seconds for a week, minutes for a month, and nothing thrown away in between.
-SCHEMAS = "[all]\npattern = .*\nretentions = 10s:7d,1m:30d,10m:1y\n"
-AGGREGATION = """
-[registers]
-pattern = (_wh|_m3|cost)$
-xFilesFactor = 0
-aggregationMethod = last
-[all]
-pattern = .*
-xFilesFactor = 0
-aggregationMethod = average
-"""
+RULES = ROOT / "deploy" / "graphite"
+SCHEMAS = (RULES / "storage-schemas.conf").read_text()
+AGGREGATION = (RULES / "storage-aggregation.conf").read_text()
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         silent = range(until_s - 12 * 60, until_s + 1)
         cut_off = [record for record in house.records(silent=silent) if record.time_ns > (until_s - 2 * DAY_S) * 10**9]
         away = range(until_s - DAY_S, until_s - DAY_S + 7200)
-        write(carbon.port, "cut.off", [record for record in cut_off if record.time_ns // 10**9 not in away])
+        write(
+            carbon.port, "home.electricity.cut", [record for record in cut_off if record.time_ns // 10**9 not in away]
+        )
         with running_graphite_web(tmp_path_factory.mktemp("web"), carbon.whisper_dir, carbon.query_port) as web:
             newest = f"home.electricity.{HOUSE.replace('/', '.')}.power_w"
             wait_for(lambda: carbon.fetch(newest, until_s // 10 * 10) is not None, "the last reading in its file", 60)
@@ -201,19 +194,19 @@ def test_power_is_shown_as_it_was_measured(shown: Shown) -> None:
 
 
 def test_an_old_number_is_not_shown_as_a_new_one(shown: Shown) -> None:
-    [now] = shown.series(PANELS["Now"], prefix="cut.off").values()
+    [now] = shown.series(PANELS["Now"], prefix="home.electricity.cut").values()
     assert reduced([value for value, _ in now], PANELS["Now"].calc) is None
-    rows = table(shown, prefix="cut.off")
+    rows = table(shown, prefix="home.electricity.cut")
     assert len(rows) == len(PARTS)
     assert all("Power" not in row and row["Today"] is not None for row in rows.values())
 
 
 def test_a_silence_is_a_gap_and_what_flowed_in_it_is_counted_when_it_is_over(shown: Shown) -> None:
     until_s = shown.house.until_s
-    [power] = shown.series(PANELS["Power by device"], prefix="cut.off", device="fridge").values()
+    [power] = shown.series(PANELS["Power by device"], prefix="home.electricity.cut", device="fridge").values()
     away = range(until_s - DAY_S + 300, until_s - DAY_S + 6600)
     assert [value for value, at_s in power if at_s in away] == [None] * len([1 for _, at_s in power if at_s in away])
-    [days] = shown.series(PANELS["Today"], prefix="cut.off").values()
+    [days] = shown.series(PANELS["Today"], prefix="home.electricity.cut").values()
     seen = shown.house.between(HOUSE, "energy_wh", today(shown) - DAY_S, until_s - 12 * 60 - 30) / 1000
     assert sum(value for value, _ in days if value) == pytest.approx(seen, abs=0.06)
 
