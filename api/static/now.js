@@ -110,7 +110,7 @@ export class Now {
     show(byId("spark-empty"), seen.length < 2);
     const [least, most] = extremes(this.#points);
     const spread = power(least) === power(most) ? power(least) : `${power(least)} to ${power(most)}`;
-    const words = seen.length ? `Last ${length_s >= HOUR_S ? "hour" : duration(length_s)}: ${spread}` : "";
+    const words = seen.length ? `Last ${length_s > HOUR_S - 90 ? "hour" : duration(length_s)}: ${spread}` : "";
     say(byId("spark-words"), words);
   }
 

@@ -100,9 +100,19 @@ class Page {
     this.arrived = { monotonic_ms: performance.now(), wall_ms: Date.now() };
     this.skew_ms = Date.parse(data.time) - Date.now();
     document.body.dataset.age = "fresh";
+    this.nameSimulated(data.devices);
     this.now.live(data);
     this.devices.live(data);
     this.device.live(data);
+  }
+
+  /** Where some sources are simulated and others are not, say which. */
+  nameSimulated(devices) {
+    const made_up = new Set(devices.filter((each) => each.quality === "simulated").map((each) => each.source));
+    const others = devices.filter((each) => !made_up.has(each.source));
+    const names = [...made_up].sort().join(" and ");
+    const mixed = made_up.size > 0 && others.length > 0;
+    say(byId("demo-words"), mixed ? `The numbers of ${names} are simulated` : "These numbers are simulated");
   }
 
   /** Seconds since the last message, whichever clock of this computer counted more. */
