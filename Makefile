@@ -53,8 +53,8 @@ uninstall-service: ## stop it and take its units away; data and configuration st
 setup-influxdb: $(VENV)/.base $(VENV)/.driver-influx ## make buckets, tasks and tokens in the InfluxDB that .env or the configuration names
 	@$(BIN)/python orchestrator.py influx setup
 
-verify: $(VENV)/.base $(VENV)/.driver-influx ## look whether all of it is there
-	@$(BIN)/python orchestrator.py influx verify
+verify: $(VENV)/.base $(VENV)/.driver-influx ## look at everything, outputs there and back; without a config/site.toml at the InfluxDB of .env
+	@$(BIN)/python orchestrator.py $(if $(wildcard $(SITE)),verify,influx verify)
 
 delete-buckets: $(VENV)/.base $(VENV)/.driver-influx ## delete the buckets with all that is in them; asks first
 	@$(BIN)/python orchestrator.py influx delete-buckets

@@ -16,6 +16,7 @@ from commands._peer import Answer, Peer, PeerDown
 from config.settings import Site
 from reading import Record
 from writer import Memo, OutputDown
+from writer.outputs._influx_rollups import influxql_name, rolled_levels
 from writer.outputs.influx import Influx, Options, login_of
 
 MEASUREMENT: Final = "wattherd_canary"  # its own: no query of a house's measurement ever sees it
@@ -44,6 +45,7 @@ def check_influx(part: str, options: Options, site: Site, within_s: float) -> It
         yield _read_back(part, server, options, record, within_s)
         yield from _taken_away(part, server, options)
         yield from _scopes(part, server, options)
+        yield from _sums(part, server, options)
     except (PeerDown, OutputDown) as down:
         yield unread(part, str(down))
     yield from _in_the_clear(part, options)
@@ -146,6 +148,33 @@ def _scopes(part: str, server: Server, options: Options) -> Iterator[Finding]:
             yield Finding(part, "token.scope", mark, who, now)
         else:
             yield Finding(part, "token.scope", Mark.GOOD, f"the user {options.username} may not administer")
+
+
+def _sums(part: str, server: Server, options: Options) -> Iterator[Finding]:
+    """See whether the buckets are there that minutes, five minutes and hours are summed up into."""
+    wanted = [bucket for _, bucket in rolled_levels(options)]
+    there = _places_of(server, options)
+    if not wanted or options.bucket not in there:
+        return  # nothing is wished, or this token may not know
+    if missing := [bucket for bucket in wanted if bucket not in there]:
+        what = f"raw readings are summed up nowhere, there is no {', no '.join(missing)}"
+        now = './orchestrator.py influx setup, or bucket_1m = bucket_5m = bucket_1h = ""'
+        yield Finding(part, "sums", Mark.NOTE if missing == wanted else Mark.MIND, what, now)
+    else:
+        yield Finding(part, "sums", Mark.GOOD, f"sums have their place: {', '.join(wanted)}")
+
+
+def _places_of(server: Server, options: Options) -> set[str]:
+    """Name the buckets or retention policies that this token may see."""
+    if server.flavour is Flavour.INFLUX_2:
+        told = server.peer.get("/api/v2/buckets", org=options.org, limit="100").told
+        return {bucket["name"] for bucket in told.get("buckets", ())} if isinstance(told, dict) else set()
+    if server.flavour is Flavour.INFLUX_1:
+        query = f"SHOW RETENTION POLICIES ON {influxql_name(options.bucket)}"
+        told = server.peer.get("/query", q=query).told
+        results = told.get("results", ()) if isinstance(told, dict) else ()
+        return {row[0] for result in results for one in result.get("series", ()) for row in one.get("values", ())}
+    return set()
 
 
 def _in_the_clear(part: str, options: Options) -> Iterator[Finding]:

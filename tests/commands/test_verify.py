@@ -164,6 +164,20 @@ def test_the_canary_comes_back_from_a_real_influxdb_1_and_is_taken_away(tmp_path
     assert found["output influx", "token.scope"]["what"] == "everybody may do everything"
 
 
+def test_places_for_sums_that_are_missing_are_found_in_a_real_influxdb_1(tmp_path: Path, influxd: Influxd) -> None:
+    text = f'[outputs.influx]\nurl = "{influxd.url}"\napi = "v1"\nbucket = "summed"\n'
+    (tmp_path / "setup.toml").write_text(text)
+    setup = orchestrator("influx", "setup", "--config", tmp_path / "setup.toml")
+    assert setup.returncode == 0, setup.stdout + setup.stderr
+    _, found = verified(tmp_path, text)
+    assert found["output influx", "sums"]["mark"] == "good", found
+    influxd.query('DROP RETENTION POLICY "PowerLogger_5m" ON "summed"')
+    _, found = verified(tmp_path, text)
+    assert found["output influx", "sums"]["mark"] == "mind"
+    assert "there is no PowerLogger_5m" in found["output influx", "sums"]["what"]
+    assert "influx setup" in found["output influx", "sums"]["what_now"]
+
+
 def test_the_canary_comes_back_from_a_real_victoria_metrics_and_is_taken_away(
     tmp_path: Path, victoria_metrics: VictoriaMetrics
 ) -> None:
