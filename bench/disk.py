@@ -72,8 +72,17 @@ def written_bytes(counters: Path) -> int:
 
 
 def commits(port: int) -> float:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
+    """Return how many there were; wait for a house that is still starting."""
+    deadline_s = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+            break
+        except OSError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.5)
     return next(float(line.split()[-1]) for line in lines if line.startswith("wattherd_writer_commits_total"))
 
 
@@ -96,6 +105,7 @@ def measure(folder: Path, outputs: str, interval_s: float, seconds: float) -> tu
             stderr=subprocess.DEVNULL,
         )
         try:
+            commits(port)
             time.sleep(WARM_S)
             os.sync()
             commits_before, bytes_before = commits(port), written_bytes(counters)
@@ -112,11 +122,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--interval-s", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--only", choices=[*HOUSES], help="this house alone")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("needs root, for a file system of its own; run: sudo .venv/bin/python -m bench.disk")
     print(f"{'house':<16}{'commits':>9}{'bytes each':>12}{'MB a day at 10 s':>18}")
     for name, outputs in HOUSES.items():
+        if arguments.only not in (None, name):
+            continue
         with tempfile.TemporaryDirectory(prefix="wattherd-disk-") as folder:
             made, each = measure(Path(folder), outputs, arguments.interval_s, arguments.seconds)
             print(f"{name:<16}{made:>9.0f}{each:>12.0f}{each * 8640 / 1e6:>18.0f}")
