@@ -41,10 +41,10 @@ _SPARE_BYTES: Final = 50_000_000  # that stay free for the house
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @quietly
 def command(path: Path | None, to: Path | None, keep: int | None, *, with_secrets: bool, as_json: bool) -> None:
-    """Make a backup of the whole house, all of one instant, while it runs or while it rests.
+    """Make a backup of the whole house, while it runs or rests.
 
-    Configuration, outbox with the registers, history, CSV files and what sources remember go into one
-    wattherd-backup-YYYYMMDD.tar.gz. `restore` reads it.
+    All of it is of one instant: configuration, outbox with the registers, history, CSV files and what sources remember
+    go into one wattherd-backup-YYYYMMDD.tar.gz. `restore` reads it.
     """
     began_s = time.monotonic()
     settings = read_or_exit(chosen(path))
