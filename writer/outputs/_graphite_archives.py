@@ -63,6 +63,11 @@ def archives(retentions: str) -> list[Archive]:
     return found
 
 
+def _lasts_s(archive: Archive) -> int:
+    """How old a reading may be to be sent to an archive."""
+    return archive.keeps_s - min(_MARGIN_S, archive.keeps_s // 10)
+
+
 class Sum(NamedTuple):
     """A slot of a series: when it begins, and the sum and number of the readings that are known to be in it."""
 
@@ -80,9 +85,9 @@ class LateSlots:
         self._memo = memo
         self._newest_s = time.monotonic()
 
-    def is_late(self, record: Record, now_s: float) -> bool:
-        """Whether a record is too old for the finest archive."""
-        return len(self._archives) > 1 and self._step_s(record, now_s) > self._archives[0].step_s
+    def before_ns(self, now_s: float) -> int:
+        """Whatever was measured before this is too old for the finest archive."""
+        return int((now_s - _lasts_s(self._archives[0])) * 1e9) if len(self._archives) > 1 else 0
 
     def lines(self, late: Sequence[Record], now_s: float) -> tuple[list[str], dict[str, int]]:
         """Return the lines for records that are late, and what to `keep` once carbon has them.
@@ -132,7 +137,7 @@ class LateSlots:
         """Return the step of the archive that a record goes to first."""
         age_s = now_s - record.time_ns / 1e9
         for archive in self._archives:
-            if age_s <= archive.keeps_s - min(_MARGIN_S, archive.keeps_s // 10):
+            if age_s <= _lasts_s(archive):
                 return archive.step_s
         return self._archives[-1].step_s
 

@@ -59,6 +59,7 @@ class Graphite(Output):
 
     def write(self, batch: Batch) -> None:
         now_s = time.time()
+        late_before_ns = self._late.before_ns(now_s)
         texts: list[str] = []
         late: list[Record] = []
         refused: dict[int, str] = {}
@@ -68,7 +69,7 @@ class Graphite(Output):
             except ValueError as error:
                 refused[index] = str(error)
                 continue
-            if self._late.is_late(record, now_s):
+            if record.time_ns < late_before_ns:
                 late.append(record)
             else:
                 texts.append(lines)
