@@ -71,7 +71,7 @@ def test_the_installed_service_measures_survives_its_parent_and_leaves_nobody(ho
     assert house.post({"device": "a", "power_w": 1})[0] == 200
 
     parent = host_pid(systemd)
-    assert len(systemd.processes("wattherd.service")) == 4
+    wait_for(lambda: len(systemd.processes("wattherd.service")) == 4, "parent, source, writer and api to be all")
     os.kill(parent, signal.SIGKILL)
     wait_for(lambda: systemd.show("wattherd.service", "NRestarts")["NRestarts"] == "1", "another parent", 30)
     wait_for(lambda: host_pid(systemd) not in (0, parent) and house.is_ready(), "the house to be ready again", 40)
