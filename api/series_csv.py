@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
 from api.times import utc
@@ -20,6 +20,14 @@ async def csv_of(
     history: History, wanted: Sequence[Extent], from_ns: int, to_ns: int, step_s: int | None
 ) -> AsyncIterator[bytes]:
     """Yield a header and one row a step, series after series; 0: every reading; None: about 400 steps of each."""
+    for piece in pieces(history, wanted, from_ns, to_ns, step_s):
+        if piece:
+            yield piece
+        await asyncio.sleep(0)
+
+
+def pieces(history: History, wanted: Sequence[Extent], from_ns: int, to_ns: int, step_s: int | None) -> Iterator[bytes]:
+    """Yield the same, some 500 steps at once, and nothing for a time in which nothing was measured."""
     yield HEADER.encode()
     for each in wanted:
         start_ns, end_ns = max(from_ns, each.first_ns), min(to_ns, each.last_ns + 1)
@@ -30,11 +38,11 @@ async def csv_of(
         while start_ns < end_ns:
             until_ns = min(end_ns, start_ns + piece_ns)
             found = history.series(channel_of(each), start_ns, until_ns, step_s)
-            if rows := _rows(each, found, done_ns):
-                yield rows
+            rows = _rows(each, found, done_ns)
+            if rows:
                 done_ns = found.at_ns[-1] + max(1, found.step_s * SECOND_NS)
+            yield rows
             start_ns = until_ns
-            await asyncio.sleep(0)
 
 
 def channel_of(extent: Extent) -> Channel:

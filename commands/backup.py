@@ -7,24 +7,20 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from commands._archive import FORMAT, Manifest, Packer
 from commands._backup import EXIT_FAILED, Instant, copy, instant
 from commands._configuration import ROOT, chosen, config_option, read_or_exit
 from commands._history import utc_now_ns
 from commands._probe import leave, quietly
+from commands._progress import shown_progress
 from commands._service import writable
 from config.settings import Settings
 
@@ -190,13 +186,3 @@ def _told(made: Path, found: Instant, settings: Settings) -> dict[str, Any]:
         "waiting": found.waiting,
         "remarks": found.remarks,
     }
-
-
-@contextmanager
-def shown_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how far long work has got, to whoever sits before a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)

@@ -16,8 +16,8 @@ from commands import _archive, _restore
 from commands._archive import BadArchive, Manifest
 from commands._configuration import ROOT, SITE, config_option
 from commands._probe import leave, quietly
+from commands._progress import shown_progress
 from commands._restore import UNFINISHED, Refused, Restored, Target
-from commands.backup import shown_progress
 from supervise.instance import AlreadyRunning, lock
 
 _FAILED: Final = 1
