@@ -56,6 +56,8 @@ class LineEncoder:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        # A path is all that Graphite knows of a point, so it is the place to say that nothing was measured.
+        self._simulated = f"{prefix}.simulated"
         self._templates: dict[tuple[str, ...], str] = {}
 
     def lines(self, record: Record) -> str:
@@ -80,7 +82,8 @@ class LineEncoder:
             numbers = _encode_json(tuple(values.values()))
         if not values:
             return ""
-        names = (self._prefix_of(record), record.source, record.device, *values)
+        prefix = self._simulated if record.quality is Quality.SIMULATED else self._prefix
+        names = (prefix, record.source, record.device, *values)
         template = self._templates.get(names) or self._remember_template(names)
         # No path and no number has an @, so it can stand for the time, which is the same in all lines.
         lines = template % tuple(numbers[1:-1].decode().split(","))
@@ -88,11 +91,8 @@ class LineEncoder:
 
     def path(self, record: Record, metric: str) -> str:
         """Name the series of one metric. Raise ValueError if that is too long for a file system."""
-        return metric_path(self._prefix_of(record), record.source, record.device, metric)
-
-    def _prefix_of(self, record: Record) -> str:
-        """A path is all that Graphite knows of a point, so it is the place to say that nothing was measured."""
-        return f"{self._prefix}.simulated" if record.quality is Quality.SIMULATED else self._prefix
+        prefix = self._simulated if record.quality is Quality.SIMULATED else self._prefix
+        return metric_path(prefix, record.source, record.device, metric)
 
     def _remember_template(self, names: tuple[str, ...]) -> str:
         if len(self._templates) >= _MOST_TEMPLATES:
