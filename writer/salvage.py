@@ -67,6 +67,9 @@ def _damage(path: Path) -> str:
     if not path.exists():
         return ""
     try:
+        if path.with_name(f"{path.name}-journal").exists():  # of the power cut in which it was made
+            with contextlib.closing(sqlite3.connect(path, timeout=10)) as connection:
+                connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # whoever only reads may not roll it back
         with contextlib.closing(_connect_to_read(path)) as connection:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":

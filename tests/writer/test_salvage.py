@@ -249,6 +249,25 @@ def test_a_start_that_was_cut_short_is_no_damage(tmp_path: Path) -> None:
     assert_works(outbox)
 
 
+def test_a_first_transaction_that_a_power_cut_left_half_done_is_rolled_back_and_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+
+    def begin() -> None:
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA cache_size = 1")  # so that some of it gets into the file before the commit
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE row (something BLOB)")
+        connection.execute("INSERT INTO row VALUES (zeroblob(1000000))")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert Child(begin).wait() == -signal.SIGKILL
+    assert path.stat().st_size
+    assert path.with_name("outbox.db-journal").stat().st_size
+    outbox, saved = opened(path)
+    assert saved is None
+    assert_works(outbox)
+
+
 @pytest.mark.parametrize(
     "foreign",
     [

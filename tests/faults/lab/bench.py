@@ -21,6 +21,7 @@ EXPERIMENTS = (
     "parent_kills",
     "stops",
     "failing_calls",
+    "power_cut",
 )
 _BUSY = 1.5  # from here on the sheet says that the machine was busy
 
@@ -108,6 +109,16 @@ class Bench:
         self.busy = max(self.busy, _busy())
         if took_s > limit_s * self.busy:
             self.expect(False, f"{what} took {took_s:.1f} s: the limit is {limit_s} s, times {self.busy:.1f} (busy)")
+
+    def add(self, part: Sheet) -> None:
+        """Add the findings of a part of the experiment."""
+        self.sheet.differences += part.differences
+        for output, more in part.outputs.items():
+            counts = self.sheet.outputs.setdefault(output, Counts(dropped={}))
+            for field in ("sent", "accepted", "delivered", "pending", "lost", "doubled"):
+                setattr(counts, field, getattr(counts, field) + getattr(more, field))
+            for reason, count in more.dropped.items():
+                counts.dropped[reason] = counts.dropped.get(reason, 0) + count
 
     def figure(self, name: str, value: float | str) -> None:
         self.sheet.figures[name] = round(value, 3) if isinstance(value, float) else value

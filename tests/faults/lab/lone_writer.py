@@ -15,6 +15,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from channel import Receiver
 from config.settings import ClockRules, OutputTable, Site, Writer
@@ -82,6 +83,15 @@ def start_and_end(data_dir: Path) -> None:
 
 
 def serve(data_dir: Path, descriptor: int) -> None:
+    # What is rare in a real life is to happen here now and then: that the log goes into the database.
+    connect = sqlite3.connect
+
+    def connect_and_checkpoint(*arguments: Any, **named: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **named)
+        connection.execute("PRAGMA wal_autocheckpoint = 30")
+        return connection
+
+    sqlite3.connect = connect_and_checkpoint  # type: ignore[assignment]
     commit = Outbox.commit
     marks = os.open(data_dir / "commits", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
 
