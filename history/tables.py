@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from history.buckets import BOOKING, ESTIMATED, FIVE_MINUTES_NS, HOUR_NS, MINUTE_NS, REGISTER, TEXT, Bucket, Point
-from history.codec import Batch, Span, decode_batch, decode_buckets, decode_points
+from history.codec import Batch, Span, decode_batch, decode_buckets, decode_points, sealed, unsealed
 from history.energy import Height
 
 SCHEMA: Final = """
@@ -70,6 +70,10 @@ class State(Struct, array_like=True):
         return next((width for width in widths if hour >= self.since[width]), lasting(kind))
 
 
+def encode_state(state: State) -> bytes:
+    return sealed(msgspec.msgpack.encode(state))
+
+
 class Series(Struct, frozen=True):
     """One metric of one device."""
 
@@ -90,7 +94,7 @@ class Tables:
         """Read the state; one that is spoilt is begun anew, as every part of it can be."""
         row = self.connection.execute("SELECT body FROM state").fetchone()
         with suppress(*_SPOILT):
-            return msgspec.msgpack.decode(row[0], type=State) if row else State()
+            return msgspec.msgpack.decode(unsealed(row[0]), type=State) if row else State()
         return State()
 
     def series(self, after: int = 0) -> list[Series]:

@@ -88,15 +88,14 @@ class Ingest:
         self._interval_s = commit_interval_s(plan.writer.commit_interval_s, plan.data_dir)
         self._clock = WallClock(plan.clock.require_sync, plan.clock.hold_at_most_s)
         plan.data_dir.mkdir(parents=True, exist_ok=True)
+        self._ledger_copy = LedgerCopy(plan.data_dir / "ledger.copy")
         self._outbox, salvage = open_outbox(
             plan.data_dir / "outbox.db",
+            self._ledger_copy,
             reserve_bytes=int(plan.writer.outbox_reserve_mb * 1e6),
             quota_bytes=int(plan.writer.outbox_quota_mb * 1e6),
         )
-        self._ledger_copy = LedgerCopy(plan.data_dir / "ledger.copy")
-        if salvage:
-            vitals.add("salvages")
-            self._ledger_copy.restore(self._outbox.channels)
+        vitals.add("salvages", int(salvage is not None))
         self._outbox.serve(plan.outputs)
         self._held = self._outbox.held
         terms = terms_of(plan.channels, plan.tariffs, plan.prices, plan.site.timezone)

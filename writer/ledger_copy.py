@@ -35,20 +35,19 @@ class LedgerCopy:
         except OSError as error:
             log.warning("the copy of the ledger cannot be written: %s", error)
 
-    def restore(self, channels: dict[str, Channel]) -> int:
-        """Add the channels that are missing, or lower than they were; return how many."""
+    def higher_than(self, channels: Mapping[str, Channel]) -> dict[str, Channel]:
+        """Return those that are missing in `channels`, or lower there than they were."""
         try:
             copy = msgspec.msgpack.decode(self._path.read_bytes(), type=dict[str, Channel])
         except FileNotFoundError:
-            return 0
+            return {}
         except (OSError, ValueError) as error:  # msgspec's own errors too
             log.error("the copy of the ledger cannot be read: %s", error)
-            return 0
+            return {}
         lower = {name: channel for name, channel in copy.items() if _is_lower(channels.get(name), channel)}
-        channels.update(lower)
         if lower:
-            log.warning("%d channels of the ledger were lost with the damage and go on from their copy", len(lower))
-        return len(lower)
+            log.warning("%d channels of the ledger were lost with the outbox and go on from their copy", len(lower))
+        return lower
 
 
 def _is_lower(channel: Channel | None, copy: Channel) -> bool:

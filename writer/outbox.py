@@ -140,19 +140,19 @@ class Outbox:
         reserve(self._connection, parts(path)[:2], reserve_bytes)
         state = dict(self._connection.execute("SELECT key, value FROM state"))
         self.bytes = self._number("SELECT sum(length(body)) FROM row")
-        self.watermarks = _states(state, "stream/", Watermark)
-        self.boots = _states(state, "boots/", dict[str, Seen])
-        self.channels = _states(state, "ledger/", Channel)
-        self.heirs = _states(state, "heir/", str)
-        self.progress = _states(state, "output/", Progress)  # as last committed; the outputs' threads have newer
-        self.accounts = _states(state, "account/", Account)
+        self.watermarks = states_of(state, "stream/", Watermark)
+        self.boots = states_of(state, "boots/", dict[str, Seen])
+        self.channels = states_of(state, "ledger/", Channel)
+        self.heirs = states_of(state, "heir/", str)
+        self.progress = states_of(state, "output/", Progress)  # as last committed; the outputs' threads have newer
+        self.accounts = states_of(state, "account/", Account)
         self.balances: dict[str, Balance] = {}  # as last committed, of all that are served
         # The newest row there ever was. Damage may have taken one of its traces, and a number must never be used twice:
         # an output that is beyond it would take the new row for done.
-        heads = _states(state, "head", int)
+        heads = states_of(state, "head", int)
         fronts = (progress.front for progress in self.progress.values())
         self.head = max(heads.get("", 0), self._number("SELECT max(id) FROM row"), *fronts)
-        self._forgot_places = not heads  # either there was no commit yet, or the state was lost to damage
+        self.remembers = bool(heads)  # otherwise there was no commit yet, or the state was lost to damage
 
     def serve(self, outputs: Iterable[str]) -> None:
         """Settle which outputs there are. A new one starts at the head, one that is gone gives up what it had left.
@@ -169,13 +169,20 @@ class Outbox:
                 self.accounts.pop(gone, None)
                 self.logbook.forget(gone)
             for name in outputs:
-                start = 0 if self._forgot_places or name in self.accounts else self.head
+                start = 0 if not self.remembers or name in self.accounts else self.head
                 progress = self.progress.setdefault(name, Progress(front=start))
                 account = self.accounts.setdefault(name, Account())
                 self._settle(name, progress, account)
                 self._put(f"output/{name}", progress)
                 self._put(f"account/{name}", account)
                 self.balances[name] = balance(progress, account)
+
+    def adopt(self, channels: Mapping[str, Channel]) -> None:
+        """Have these channels of the ledger, on the disk too."""
+        with transaction(self._connection):
+            for key, channel in channels.items():
+                self._put(f"ledger/{key}", channel)
+        self.channels.update(channels)
 
     def commit(
         self, intake: Intake, stamp: Stamp, progress: Mapping[str, Progress], busy: Sequence[tuple[int, int]] = ()
@@ -382,7 +389,7 @@ def parts(path: Path) -> list[Path]:
     return [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]
 
 
-def _states(state: Mapping[str, bytes], prefix: str, kind: type[T]) -> dict[str, T]:
+def states_of(state: Mapping[str, bytes], prefix: str, kind: type[T]) -> dict[str, T]:
     found = {}
     for key, value in state.items():
         if key.startswith(prefix):

@@ -31,8 +31,12 @@ _OF_THE_PLACE: Final = frozenset(
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error says that the file is not as it was written; all others may pass by themselves."""
-    return code_of(error) in _DAMAGE
+    """Whether an error says that the file is not as it was written; all others may pass by themselves.
+
+    The one that Python raises for a text that is none has no number of SQLite's.
+    """
+    is_no_text = isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode")
+    return is_no_text or code_of(error) in _DAMAGE
 
 
 def raise_if_of_the_place(error: Exception) -> None:

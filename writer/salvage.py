@@ -11,16 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from writer import rescue
 from writer.books import BOOKS
+from writer.ledger import Channel
+from writer.ledger_copy import LedgerCopy
 from writer.logbook import COPIES, LOGBOOK
-from writer.outbox import SCHEMA, Outbox
+from writer.outbox import SCHEMA, Outbox, states_of
 from writer.rows import MOST_READINGS_A_ROW
 from writer.transaction import transaction
 
 log = logging.getLogger("writer.salvage")
 
 _TABLES: Final = SCHEMA + BOOKS + LOGBOOK
+_PUT_STATE: Final = "INSERT OR REPLACE INTO state VALUES (?, ?)"
 _COLUMNS: Final = "id, boot, offset_ns, clock, raw, count, body"
 # What every row of ours is, whatever the damage has made of it.
 _OURS: Final = (
@@ -41,9 +46,12 @@ class Salvage:
     rows: int
 
 
-def open_outbox(path: Path, *, reserve_bytes: int, quota_bytes: int) -> tuple[Outbox, Salvage | None]:
+def open_outbox(
+    path: Path, ledger_copy: LedgerCopy, *, reserve_bytes: int, quota_bytes: int
+) -> tuple[Outbox, Salvage | None]:
     """Open the outbox at `path`; start a new one with all readable rows when the old one is damaged.
 
+    The registers of energy that are gone, with the damage or with the whole file, go on from their copy.
     Raises `OSError` or `sqlite3.OperationalError` when the place itself cannot be used.
     """
     rescuing = rescue.begin(path)
@@ -51,11 +59,14 @@ def open_outbox(path: Path, *, reserve_bytes: int, quota_bytes: int) -> tuple[Ou
         reason = "an earlier start found it so"
     elif not (reason := _damage(path)):
         try:
-            return Outbox(path, reserve_bytes=reserve_bytes, quota_bytes=quota_bytes), None
+            outbox = Outbox(path, reserve_bytes=reserve_bytes, quota_bytes=quota_bytes)
+            if not outbox.remembers and (channels := ledger_copy.higher_than(outbox.channels)):
+                outbox.adopt(channels)  # somebody has deleted the file, or it was lost
+            return outbox, None
         except _UNREADABLE as error:
             reason = _blame(error, path)
     if not rescue.is_to_be_finished(path):
-        _take_over(path, rescuing)
+        _take_over(path, rescuing, ledger_copy)
     aside = rescue.finish(path)
     outbox = Outbox(path, reserve_bytes=reserve_bytes, quota_bytes=quota_bytes)
     log.error("the outbox is damaged (%s): set aside as %s; %d rows of it were saved", reason, aside, outbox.rows)
@@ -114,7 +125,7 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None)
 
 
-def _take_over(damaged: Path, rescuing: Path) -> None:
+def _take_over(damaged: Path, rescuing: Path, ledger_copy: LedgerCopy) -> None:
     """Copy state and rows, as far as they can be read, into a new file, which is whole when this returns.
 
     Raises what says something of the place: what cannot be read or written just now may be there at the next start.
@@ -125,7 +136,10 @@ def _take_over(damaged: Path, rescuing: Path) -> None:
         with transaction(new), contextlib.closing(_connect_to_read(damaged)) as old:
             for key, value in _readable(old, "SELECT key, value FROM state ORDER BY key"):
                 if isinstance(key, str) and isinstance(value, bytes):
-                    new.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
+                    new.execute(_PUT_STATE, (key, value))
+            known = states_of(dict(new.execute("SELECT key, value FROM state")), "ledger/", Channel)
+            for name, channel in ledger_copy.higher_than(known).items():
+                new.execute(_PUT_STATE, (f"ledger/{name}", msgspec.msgpack.encode(channel)))
             for entry in _readable(old, "SELECT * FROM entry"):
                 new.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entry)
             for query, insertion in COPIES.items():

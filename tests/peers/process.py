@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,18 @@ def wait_for(condition: Callable[[], T], what: str, within_s: float = 20.0) -> T
             pytest.fail(f"waited {within_s} s for {what}", pytrace=False)
         time.sleep(0.01)
     return answer
+
+
+def slowness() -> float:
+    """Return how many times longer than its own work a new process takes; 1.0 on an idle machine."""
+    ratios = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run([sys.executable, "-c", "import json, http.client"], check=True)
+        after = os.times()
+        worked_s = after.children_user + after.children_system - before.children_user - before.children_system
+        ratios.append((after.elapsed - before.elapsed) / max(worked_s, 0.01))
+    return max(1.0, sorted(ratios)[1])
 
 
 def listens(port: int) -> bool:

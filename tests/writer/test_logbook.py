@@ -22,6 +22,7 @@ from tests.writer.test_ingest import House
 from vitals import PROCESS_STATES, Board
 from writer import logbook as logbook_module
 from writer.clock import WallClock
+from writer.ledger_copy import LedgerCopy
 from writer.logbook import HOUR_NS
 from writer.lookout import _EVERY_NS, _MOST_AN_HOUR, Lookout, troubles_in
 from writer.outbox import Intake, Outbox, Progress, Stamp, Watermark, balance
@@ -355,7 +356,9 @@ def test_the_logbook_survives_a_damaged_outbox(outbox: Outbox, tmp_path: Path) -
         connection.execute("UPDATE row SET clock = 9")
         connection.execute("INSERT INTO event VALUES (NULL, 'up', x'ff', 'b', 'no number', 0, '', 0)")
         connection.commit()
-    again, salvage = open_outbox(tmp_path / "outbox.db", reserve_bytes=0, quota_bytes=2**40)
+    again, salvage = open_outbox(
+        tmp_path / "outbox.db", LedgerCopy(tmp_path / "ledger.copy"), reserve_bytes=0, quota_bytes=2**40
+    )
     assert salvage
     assert list(again.logbook.events()) == [event]
     assert list(again.logbook.silences()) == [gap]

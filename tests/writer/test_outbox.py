@@ -28,6 +28,7 @@ from tests.writer._helpers import (
     rows,
     state,
 )
+from writer.ledger_copy import LedgerCopy
 from writer.outbox import (
     MOST_DEAD_LETTERS,
     Intake,
@@ -198,7 +199,9 @@ def test_on_a_full_disk_commits_go_on_for_a_while_in_what_was_reserved_also_afte
     path = small_disk / "outbox.db"
 
     def start() -> Outbox:
-        outbox, salvage = open_outbox(path, reserve_bytes=3_000_000, quota_bytes=10**9)
+        outbox, salvage = open_outbox(
+            path, LedgerCopy(path.with_name("ledger.copy")), reserve_bytes=3_000_000, quota_bytes=10**9
+        )
         assert salvage is None
         outbox.serve(["a"])
         return outbox

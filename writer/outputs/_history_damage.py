@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
-from history.tables import SCHEMA, State, Tables
+from history.codec import Batch, Entry, encode_batch
+from history.tables import SCHEMA, State, Tables, encode_state
 from writer import rescue
 
 log = logging.getLogger("writer.outputs.history")
@@ -97,12 +96,29 @@ def _rescue(path: Path, rescuing: Path) -> None:
                 for row in _readable(old, f"SELECT * FROM {table} ORDER BY {_ORDER[table].format(order)}"):  # noqa: S608
                     with contextlib.suppress(sqlite3.IntegrityError):
                         new.execute(insert, row)
+        # What belongs to a series that is gone must not be taken for one that gets its number.
+        _forget_unknown_series(new)
         new.execute("DELETE FROM bucket WHERE series NOT IN (SELECT id FROM series)")
         new.execute("DELETE FROM chunk WHERE id & 0xFFFFFF NOT IN (SELECT id FROM series)")
         state = _state(old)
         state.folds += 1
-        new.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (msgspec.msgpack.encode(state),))
+        new.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (encode_state(state),))
         new.execute("COMMIT")
+
+
+def _forget_unknown_series(new: sqlite3.Connection) -> None:
+    tables = Tables(new)
+    known = {series.id for series in tables.series()}
+    for number, batch in tables.journal():
+        entries = [_only(entry, known) for entry in batch.entries]
+        if entries != batch.entries:
+            new.execute("UPDATE journal SET body = ? WHERE id = ?", (encode_batch(Batch(batch.rows, entries)), number))
+
+
+def _only(entry: Entry, known: Collection[int]) -> Entry:
+    members = [(series, value) for series, value in zip(entry.series, entry.values, strict=True) if series in known]
+    series, values = zip(*members, strict=True) if members else ((), ())
+    return Entry(entry.time_ns, entry.flags, [*series], [*values])
 
 
 def _state(old: sqlite3.Connection) -> State:

@@ -11,8 +11,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from history import codec
 from history.buckets import (
     HOUR_NS,
@@ -40,6 +38,7 @@ from history.tables import (
     Series,
     Tables,
     chunk_id,
+    encode_state,
     row_of_bucket,
 )
 from reading import Record, Value
@@ -247,7 +246,7 @@ class Scribe:
         self._connection.execute("INSERT OR REPLACE INTO chunk VALUES (?, ?)", (chunk_id(width, hour, series.id), body))
 
     def _put_state(self) -> None:
-        self._connection.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (msgspec.msgpack.encode(self._state),))
+        self._connection.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (encode_state(self._state),))
 
     def _sweep(self) -> None:
         """Delete some of what is too old, and of what is beyond the quota."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import random
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -16,12 +13,16 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
+from tests.faults.house import Balance
+from tests.peers.process import slowness
+
 EXPERIMENTS = (
     "kills",
     "parent_kills",
     "stops",
     "failing_calls",
     "power_cut",
+    "damage",
 )
 _BUSY = 1.5  # from here on the sheet says that the machine was busy
 
@@ -65,7 +66,7 @@ class Bench:
         self.directory = directory
         self.scale = scale
         self.chance = random.Random(f"{seed}/{experiment}")
-        self.busy = _busy()  # how many times longer everything takes, because of what else this machine does
+        self.busy = slowness()  # how many times longer everything takes, because of what else this machine does
         self.sheet = Sheet(experiment, module.PROMISE, seed, scale)
 
     def run(self) -> Sheet:
@@ -81,7 +82,7 @@ class Bench:
             where = traceback.extract_tb(error.__traceback__)[-1]
             told = str(error).strip() or type(error).__name__
             self.sheet.differences.append(f"{told[:2000]} ({Path(where.filename).name}:{where.lineno})")
-        self.busy = max(self.busy, _busy())
+        self.busy = max(self.busy, slowness())
         if self.busy > _BUSY:
             self.figure("how many times slower the machine was than an idle one", self.busy)
         self.sheet.took_s = round(time.monotonic() - began_s, 1)
@@ -106,7 +107,7 @@ class Bench:
 
         On one that has, the limit is as much longer as a new process takes longer than the work in it.
         """
-        self.busy = max(self.busy, _busy())
+        self.busy = max(self.busy, slowness())
         if took_s > limit_s * self.busy:
             self.expect(False, f"{what} took {took_s:.1f} s: the limit is {limit_s} s, times {self.busy:.1f} (busy)")
 
@@ -120,6 +121,11 @@ class Bench:
             for reason, count in more.dropped.items():
                 counts.dropped[reason] = counts.dropped.get(reason, 0) + count
 
+    def count(self, output: str, account: Balance, *, sent: int, lost: int = 0, doubled: int = 0) -> None:
+        """Add what became of readings at an output to what the sheet has of it."""
+        counts = Counts(sent, account.accepted, account.delivered, account.pending, account.dropped, lost, doubled)
+        self.add(Sheet("", "", 0, 0.0, {output: counts}))
+
     def figure(self, name: str, value: float | str) -> None:
         self.sheet.figures[name] = round(value, 3) if isinstance(value, float) else value
 
@@ -128,15 +134,3 @@ class Bench:
         began_s = time.monotonic()
         yield
         self.figure(name, time.monotonic() - began_s)
-
-
-def _busy() -> float:
-    """Return how many times longer than its own work a new process takes; 1.0 on an idle machine."""
-    ratios = []
-    for _ in range(3):
-        before = os.times()
-        subprocess.run([sys.executable, "-c", "import json, http.client"], check=True)
-        after = os.times()
-        worked_s = after.children_user + after.children_system - before.children_user - before.children_system
-        ratios.append((after.elapsed - before.elapsed) / max(worked_s, 0.01))
-    return max(1.0, sorted(ratios)[1])

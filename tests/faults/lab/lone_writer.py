@@ -46,11 +46,11 @@ def writer(data_dir: Path, receivers: Sequence[Receiver], **changes: float) -> I
     return Ingest(plan(data_dir, **changes), receivers, board.claim("writer", "writer"), rows)  # type: ignore[arg-type]
 
 
-def finish(data_dir: Path, within_s: float = 10.0) -> None:
-    """Be the next writer: open what is there, deliver all that is left, and leave."""
+def finish(data_dir: Path, within_s: float = 10.0, receivers: Sequence[Receiver] = ()) -> None:
+    """Be the next writer: open what is there, take what the channels have, deliver all that is left, and leave."""
     before = signal.getsignal(signal.SIGTERM)
     try:
-        last = writer(data_dir, [])
+        last = writer(data_dir, receivers)
         last.run_once(within_s)
         last._outbox.close()
     finally:

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 
 from history.queries import History
 from tests.faults.house import House, Oracle, Posted, csv_rows, graphite_points, influx_points
-from tests.faults.lab.bench import Bench, Counts
+from tests.faults.lab.bench import Bench
 from tests.peers.fakes import RecordingCarbon, RecordingInflux
 from tests.peers.process import wait_for
 
@@ -58,15 +58,12 @@ class Rig:
         found = self.found()
         for output, balance in self.house.balance().items():
             has = found[output]
-            counts = bench.sheet.outputs[output] = Counts(
-                len(sent), balance.accepted, balance.delivered, balance.pending, balance.dropped
-            )
-            counts.lost = len(sent - has.keys())
-            counts.doubled = has.total() - len(has)
+            lost, doubled = len(sent - has.keys()), has.total() - len(has)
+            bench.count(output, balance, sent=len(sent), lost=lost, doubled=doubled)
             bench.expect(balance.holds, f"{output}: {balance} does not balance")
             bench.expect(balance.accepted == len(sent), f"{output}: {len(sent)} sent, {balance.accepted} accepted")
-            bench.expect(not counts.lost, f"{output}: {counts.lost} lost, such as {sorted(sent - has.keys())[:3]}")
-            bench.expect(not counts.doubled, f"{output}: {counts.doubled} doubled")
+            bench.expect(not lost, f"{output}: {lost} lost, such as {sorted(sent - has.keys())[:3]}")
+            bench.expect(not doubled, f"{output}: {doubled} doubled")
             bench.expect(not has.keys() - sent, f"{output}: {len(has.keys() - sent)} that nobody sent")
         bench.expect(set(bench.sheet.outputs) == set(self.outputs), "an output has no account")
         bench.figure("readings", len(sent))

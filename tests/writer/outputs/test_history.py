@@ -465,6 +465,23 @@ def test_a_damaged_history_is_set_aside_and_what_can_be_read_goes_on(
     assert sum(hours.n) > 180
 
 
+def test_a_name_that_is_no_text_any_more_is_damage(tmp_path: Path) -> None:
+    """Python has an error of its own for it, without the number by which SQLite tells damage."""
+    write_all(tmp_path, [batch(record(at, power_w=1.0, energy_wh=at / 100), row=1 + at) for at in range(5)])
+    with contextlib.closing(sqlite3.connect(tmp_path / "history.db")) as connection:
+        connection.execute("UPDATE series SET metric = CAST(x'ff' AS TEXT) WHERE metric = 'power_w'")
+        connection.commit()
+    with opened(tmp_path) as history:
+        with pytest.raises(OutputDown, match="a new one is begun"):
+            history.write(batch(record(10, power_w=1.0), row=100))
+        history.write(batch(record(10, power_w=1.0), row=100))
+    ask = Ask(tmp_path / "history.db")
+    assert sum(ask.series(REGISTER, NOON_NS, NOON_NS + HOUR_NS).n) == 5
+    assert sum(ask.series(POWER, NOON_NS, NOON_NS + HOUR_NS).n) == 1
+    ask.close()
+    assert (tmp_path / "history.db.damaged-1").exists()
+
+
 def test_late_readings_of_a_damaged_hour_are_added_to_what_is_known_of_it(tmp_path: Path) -> None:
     some = [record(at, power_w=100.0, energy_wh=at / 10) for at in range(0, 3600, 60)]
     write_all(tmp_path, [batch(*some, row=1), batch(record(7200, power_w=1.0, energy_wh=720.0), row=2)])
