@@ -22,10 +22,10 @@ Stretch = tuple[int, int]  # minutes since 1970: from, up to and without
 
 _NOTE: Final = "late "
 _MOST_STRETCHES: Final = 64  # a note is in every commit; with more, those that are next to each other become one
-_PIECE_MINUTES: Final = 360  # what is asked for at once, so that a small server answers within seconds
+_PIECE_MINUTES: Final = 60  # what is asked for at once: live readings wait until it is answered
 _QUIET_S: Final = 15.0  # this long nothing late came: the backlog is through
 _PATIENCE_S: Final = 900.0  # some devices are always late: their windows are not put off for ever
-_AT_A_TIME_S: Final = 2.0  # live readings wait for as long
+_AT_A_TIME_S: Final = 2.0  # then the live ones have their turn
 _FIRST_RETRY_S: Final = 60.0
 _LAST_RETRY_S: Final = 3600.0
 _ASK_RETENTION_EVERY_S: Final = 3600.0

@@ -41,7 +41,7 @@ from writer.outputs._influx_sums import Sums
 from writer.outputs._line_protocol import LineProtocol
 
 _REFUSES_RECORDS: Final = frozenset({400, 413, 422})
-_SUMS_WITHIN_S: Final = 60.0  # six hours of readings, on a small server
+_SUMS_WITHIN_S: Final = 60.0  # an hour of readings, on a small and busy server
 _NotEmpty = Annotated[str, Meta(min_length=1)]
 _Line = tuple[int, bytes]  # where the record is in the batch, and its line
 

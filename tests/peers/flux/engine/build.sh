@@ -19,15 +19,14 @@ chmod -R u+w "$folder/libflux" "$folder/stdlib"
 rm -f "$folder/libflux/rust-toolchain" "$folder/libflux/rust-toolchain.toml" # it wants an old one; today's will do
 (cd "$folder/libflux" && RUSTFLAGS="--cap-lints allow" cargo build --release)
 library="$folder/libflux/target/release"
-rm -f "$library"/libflux.so
 cat > "$folder/pkg-config" <<SCRIPT
 #!/bin/sh
 case "\$*" in
 *--cflags*) echo "-I$folder/libflux/include" ;;
-*--libs*) echo "-L$library -lflux -ldl -lm -lpthread" ;;
+*--libs*) echo "-L$library -l:libflux.a -ldl -lm -lpthread" ;;
 *) echo 0.195.2 ;;
 esac
 SCRIPT
 chmod +x "$folder/pkg-config"
-PKG_CONFIG="$folder/pkg-config" go build -mod=mod -o "$folder/flux-engine" .
+GOCACHE="$folder/go-cache" PKG_CONFIG="$folder/pkg-config" go build -mod=mod -o "$folder/flux-engine" .
 echo "built: $folder/flux-engine"
