@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "deploy" / "grafana"
@@ -35,8 +36,8 @@ class Panel:
         """What makes one number of a series, for panels that show one."""
         return str(self.raw["options"]["reduceOptions"]["calcs"][0])
 
-    def from_s(self, now_s: float) -> int:
-        return instant(self.raw.get("timeFrom") or self.dashboard_from, now_s)
+    def from_s(self, now_s: float, timezone: str = "UTC") -> int:
+        return instant(self.raw.get("timeFrom") or self.dashboard_from, now_s, timezone)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -56,8 +57,8 @@ def panel(dashboard: Mapping[str, Any], title: str) -> Panel:
     return found
 
 
-def instant(expression: str, now_s: float) -> int:
-    """Return the second that "now-7d/d" or "now/M" means, in UTC, with weeks that begin on Monday.
+def instant(expression: str, now_s: float, timezone: str = "UTC") -> int:
+    """Return the second that "now-7d/d" or "now/M" means to somebody in a time zone, with weeks that begin on Monday.
 
     >>> noon = 1795780800  # Friday 2026-11-27 12:00
     >>> [instant(each, noon) - noon for each in ("now", "now-1h", "now/d", "now-1d/d", "now/w", "now/M")]
@@ -65,13 +66,13 @@ def instant(expression: str, now_s: float) -> int:
     """
     match = re.fullmatch(r"now(?:-(\d+)([mhdw]))?(?:/([dwM]))?", expression)
     assert match, expression
-    at = datetime.utcfromtimestamp(now_s)
+    at = datetime.fromtimestamp(now_s, ZoneInfo(timezone))
     if match[1]:
         at -= timedelta(**{{"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[match[2]]: int(match[1])})
     if match[3]:
         at = at.replace(hour=0, minute=0, second=0, microsecond=0)
         at -= timedelta(days={"d": 0, "w": at.weekday(), "M": at.day - 1}[match[3]])
-    return round((at - datetime(1970, 1, 1)).total_seconds())
+    return round(at.timestamp())
 
 
 def filled_in(text: str, values: Mapping[str, str]) -> str:

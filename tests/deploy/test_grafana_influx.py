@@ -1,19 +1,21 @@
 """Every Flux query of the InfluxDB dashboard and its alerts, read by InfluxData's own parser and type checker.
 
-No server that runs Flux is to be had in the tests, so what cannot be typed is looked at: that all of them read from the
-bucket that was chosen, within the time that the panel asks for, one site's measurement alone.
+What they compute is in test_grafana_flux.py, where somebody has built the engine. Here, what no type can tell is looked
+at: that all of them read from the bucket that was chosen, within the time that the panel asks for, one site alone.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from tests.deploy.dashboards import GRAFANA, filled_in, load, panels
+from tests.deploy.metered_house import DAY_S
 from tests.peers.flux_checker import FluxChecker, running_flux_checker
 
 DASHBOARD = load("home-influxdb.json")
@@ -32,7 +34,6 @@ CHOSEN = {
     "circuit": "circuit",
     "gas": "gas",
 }
-RANGE = "option v = {timeRangeStart: 2026-11-27T00:00:00Z, timeRangeStop: 2026-11-28T00:00:00Z, windowPeriod: 60s}\n"
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +42,14 @@ def checker() -> Iterator[FluxChecker]:
         yield running
 
 
-def as_sent(query: str) -> str:
+def as_sent(query: str, from_s: int = 0, until_s: int = DAY_S, chosen: Mapping[str, str] = CHOSEN) -> str:
     """What Grafana sends: variables filled in, and `v` with the time range, behind the imports."""
-    text = filled_in(query, CHOSEN)
+    text = filled_in(query, chosen)
     imports = re.match(r"(?:import .*\n)*", text)
     assert imports
-    return text[: imports.end()] + RANGE + text[imports.end() :]
+    start, stop = (f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%dT%H:%M:%SZ}" for at_s in (from_s, until_s))
+    v = f"option v = {{timeRangeStart: {start}, timeRangeStop: {stop}, windowPeriod: 60s}}\n"
+    return text[: imports.end()] + v + text[imports.end() :]
 
 
 def queries() -> list[tuple[str, str]]:

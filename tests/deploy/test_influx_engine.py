@@ -1,35 +1,25 @@
-"""What the texts of deploy/influx compute, run by InfluxData's own engine of Flux.
-
-The engine is not among the peers, because building it takes Go, Rust and a quarter of an hour:
-tests/peers/flux/engine/build.sh, then name it in FLUX_ENGINE. Without it these tests are skipped.
-"""
+"""What the texts of deploy/influx compute, run by InfluxData's own engine of Flux, where somebody has built it."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import random
-import subprocess
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import datetime
 from statistics import fmean
 from typing import Any
 
 import pytest
 
 from reading import AVERAGED, LASTING
-from writer.outputs._influx_rollups import LEVELS, Level, backfill_script, flux_text, task_script
+from tests.peers import flux_engine
+from writer.outputs._influx_rollups import LEVELS, Level, backfill_script, task_script
 from writer.outputs._influx_sums import _counts
 from writer.outputs.influx import Options
 
-ENGINE = os.environ.get("FLUX_ENGINE", "")
 BEGIN_S = 1_763_640_000
-BUCKETS = "from = (bucket) => csv.from(csv: {})\nto = (tables=<-, bucket) => tables\n"
 COUNTING = '        |> keep(columns: ["_field"])\n        |> group()\n        |> count(column: "_field")\n'
-TYPES = {float: "double", int: "long", str: "string"}
 
-pytestmark = pytest.mark.skipif(not ENGINE, reason="FLUX_ENGINE names no engine; tests/peers/flux/engine/build.sh")
+pytestmark = flux_engine.NEEDED
 
 Name = tuple[str, str, str]  # measurement, device, field
 Series = dict[Name, list[tuple[float, Any]]]
@@ -58,41 +48,9 @@ def series() -> Series:
     return found
 
 
-def as_csv(series: Series) -> str:
-    lines = []
-    for number, ((measurement, device, field), points) in enumerate(series.items()):
-        kind = TYPES[type(points[0][1])]
-        lines += [
-            f"#datatype,string,long,dateTime:RFC3339,{kind},string,string,string",
-            "#group,false,false,false,false,true,true,true",
-            "#default,_result,,,,,,",
-            ",result,table,_time,_value,_field,_measurement,device",
-            *(f",,{number},{date(at_s)},{value},{field},{measurement},{device}" for at_s, value in points),
-            "",
-        ]
-    return "\n".join(lines)
-
-
-def date(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def run(script: str, now_s: float = BEGIN_S) -> str:
-    now = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    environment = {**os.environ, "FLUX_NOW": now}
-    done = subprocess.run([ENGINE], input=script, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def rows(table: str) -> Iterator[dict[str, str]]:
-    columns: list[str] = []
-    for row in csv.reader(io.StringIO(table)):
-        if row and not row[0].startswith("#"):
-            if "_value" in row:
-                columns = row
-            else:
-                yield dict(zip(columns, row, strict=True))
+def stored(series: Series) -> str:
+    names = ("_measurement", "device", "_field")
+    return flux_engine.stored({tuple(zip(names, key, strict=True)): points for key, points in series.items()})
 
 
 def expected(series: Series, width_s: int) -> dict[tuple[Name, float], Any]:
@@ -117,28 +75,30 @@ def expected(series: Series, width_s: int) -> dict[tuple[Name, float], Any]:
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
 def test_the_engine_computes_what_an_independent_computation_does(series: Series, level: Level) -> None:
     script = backfill_script(Options(), level, "sums", BEGIN_S, BEGIN_S + 7200)
-    script = 'import "csv"\n' + BUCKETS.format(flux_text(as_csv(series))) + script
+    script = 'import "csv"\n' + stored(series) + script
     assert COUNTING in script
     wanted = expected(series, level.width_s)
     found = {
         ((row["_measurement"], row["device"], row["_field"]), datetime.fromisoformat(row["_time"]).timestamp()): row
-        for row in rows(run(script.replace(COUNTING, "")))
+        for row in flux_engine.run(script.replace(COUNTING, ""), BEGIN_S)
     }
     assert found.keys() == wanted.keys()
     for key, value in wanted.items():
         told = found[key]["_value"]
         assert told == value if isinstance(value, str) else float(told) == pytest.approx(value), key
-    assert sum(_counts(run(script))) == len(wanted), "it tells how many points it wrote"
+    assert sum(_counts(flux_engine.answer(script, BEGIN_S))) == len(wanted), "it tells how many points it wrote"
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
 def test_a_task_computes_whole_windows_as_far_back_as_it_says(series: Series, level: Level) -> None:
     now_s = BEGIN_S + 7001  # no edge of any window
     head, imported, rest = task_script(Options(), level, "sums").partition('import "date"\n')
-    script = head + 'import "csv"\n' + imported + BUCKETS.format(flux_text(as_csv(series))) + rest
+    script = head + 'import "csv"\n' + imported + stored(series) + rest
     look_back_s = int(level.look_back[:-1]) * {"m": 60, "h": 3600}[level.look_back[-1]]
     first_s = (now_s - look_back_s) // level.width_s * level.width_s
     last_s = now_s // level.width_s * level.width_s
     wanted = {at_s for _, at_s in expected(series, level.width_s) if first_s <= at_s < last_s}
-    found = {datetime.fromisoformat(row["_time"]).timestamp() for row in rows(run(script.replace(COUNTING, ""), now_s))}
+    found = {
+        datetime.fromisoformat(row["_time"]).timestamp() for row in flux_engine.run(script.replace(COUNTING, ""), now_s)
+    }
     assert found == wanted
