@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
+from config.interface import hash_of_key
 from tests.deploy.dashboards import ROOT, Panel, filled_in, load, panels
 from tests.deploy.metered_house import DAY_S
 from tests.faults.house import House
@@ -53,7 +54,10 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """One source cannot open its port, one output has nobody to talk to; meters were compared the day before."""
+    """One source cannot open its port, one output has nobody to talk to; meters were compared the day before.
+
+    Whoever asks needs the key, as from another machine.
+    """
     folder = tmp_path_factory.mktemp("house")
     (nobody,) = free_ports(1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -90,13 +94,20 @@ views = ["house/house-meter", "house/base"]
         loads = {"house/house-meter": lambda _: 500.0, "house/base": lambda _: 400.0}
         house.data_dir.mkdir(parents=True, exist_ok=True)
         metered(house.data_dir, loads, now_ns - 3 * 86_400 * 10**9, now_ns)
+        key = folder / "wattherd.key"
+        key.write_text("k3y-of-a-test")
+        asks = f'[api]\nkey_hash = "{hash_of_key(key.read_text())}"\nalways_ask_for_key = true\n'
+        house.write(house.config.read_text().replace("[api]\n", asks))
         house.start()
         try:
-            wait_for(lambda: house.get("/metrics"), "the api of the house")
+            wait_for(lambda: house.get("/healthz"), "the api of the house")
+            assert house.get("/metrics") is None, "it is shown to nobody without a key"
             configuration = yaml.safe_load((RULES / "prometheus.yml").read_text())
             configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
             configuration["rule_files"] = [str(RULES / file) for file in configuration["rule_files"]]
-            configuration["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{house.api_port}"]
+            [job] = configuration["scrape_configs"]
+            job["authorization"] = {"credentials_file": str(key)}
+            job["static_configs"] = [{"targets": [f"127.0.0.1:{house.api_port}"]}]
             with running_prometheus(tmp_path_factory.mktemp("prometheus"), configuration) as prometheus:
                 yield Watched(prometheus, house)
         finally:
