@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +15,12 @@ import click
 
 from commands._configuration import EXIT_CONFIGURATION, config_option
 from commands._influx_backfill import Backfill
+from commands._influx_look import Seen, length, looks
 from commands._influx_place import Place, keep_in_env, mask, place_or_exit
 from commands._influx_stores import DAY_S, NoConnection, Refused, Store
 from commands._influx_which import store_of
 from commands._probe import EXIT_FAILED, leave
+from commands._screen import json_option, print_json
 from writer.outputs._influx_sums import RollupError
 
 _PLEASE_CHECK: Final = """Please check:
@@ -28,6 +28,7 @@ _PLEASE_CHECK: Final = """Please check:
   2. INFLUX_HOST is correct
   3. INFLUX_ORG matches your organization name
   4. INFLUX_TOKEN is valid and has admin permissions"""
+_MARKS: Final = {True: "✓", False: "❌", None: "-"}
 _DATE: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?))?Z?")
 
 
@@ -73,45 +74,26 @@ def setup(path: Path | None, output: str | None, token_env: str, *, save_tokens:
 
 
 @command.command(short_help="Looks whether all of it is there.")
+@json_option
 @_which
-def verify(path: Path | None, output: str | None, token_env: str) -> None:
+def verify(path: Path | None, output: str | None, token_env: str, *, as_json: bool) -> None:
     """Look whether everything is there that `setup` makes. Status 1 if something is missing."""
     place = place_or_exit(path, output, token_env)
-    missing: list[str] = []
-
-    def tell(*, good: bool, what: str, next_step: str = "") -> None:
-        click.echo(f"{'✓' if good else '❌'} {what}")
-        if not good and next_step not in missing:
-            missing.append(next_step)
-
-    where = click.format_filename(place.env_file)
-    there = place.env_file.exists()
-    tell(
-        good=there or bool(place.token or place.output),
-        what=f".env file: {where}{'' if there else ', there is none'}",
-        next_step=f"cp .env.example {where} && chmod 600 {where}, then fill it in",
-    )
-    in_environment = sys.prefix != sys.base_prefix
-    tell(good=in_environment, what=f"virtual environment: {sys.prefix}", next_step="make install")
-    tell(good=_has_client(), what="package influxdb-client", next_step="make setup-influxdb")
-    click.echo(f"- influx CLI: {'found, and ' if shutil.which('influx') else ''}not needed")
-    try:
-        store = store_of(place)
-        store.connect()
-    except NoConnection as error:
-        tell(good=False, what=f"connection to {place.options.url}: {error}", next_step=_again("setup", path, output))
+    found: list[Seen] = []
+    for seen in looks(place, _again("setup", path, output)):
+        found.append(seen)
+        if not as_json:
+            click.echo(f"{_MARKS[seen.good]} {seen.what}")
+    steps = list(dict.fromkeys(seen.next_step for seen in found if seen.good is False))
+    if as_json:
+        print_json({"good": not steps, "seen": [seen._asdict() for seen in found]})
+    elif steps:
+        click.echo("\n❌ Something is missing.\n\nNext:")
+        for step in steps:
+            click.echo(f"  {step}")
     else:
-        title = f"{store.product} {store.version}".strip()
-        tell(good=True, what=f"connection to {place.options.url}: {title}")
-        _look_at(store, lambda good, what: tell(good=good, what=what, next_step=_again("setup", path, output)))
-        store.close()
-    if not missing:
         click.echo("\n✓ Everything is set up.\n\nNext: ./orchestrator.py run")
-        return
-    click.echo("\n❌ Something is missing.\n\nNext:")
-    for step in missing:
-        click.echo(f"  {step}")
-    sys.exit(EXIT_FAILED)
+    sys.exit(EXIT_FAILED if steps else 0)
 
 
 @command.command(short_help="Sums up old readings anew.")
@@ -205,9 +187,9 @@ def _make_buckets(store: Store) -> None:
     for bucket, keeps_s in store.buckets.items():
         if bucket not in there:
             store.create(bucket, keeps_s)
-            click.echo(f"  • {bucket}: {store.thing} created, keeps {_length(keeps_s)}")
+            click.echo(f"  • {bucket}: {store.thing} created, keeps {length(keeps_s)}")
         elif there[bucket] != keeps_s:
-            click.echo(f"Mind: {bucket} keeps {_length(there[bucket])}, not {_length(keeps_s)}; it was left as it is")
+            click.echo(f"Mind: {bucket} keeps {length(there[bucket])}, not {length(keeps_s)}; it was left as it is")
 
 
 def _tell_tokens(place: Place, tokens: list[tuple[str, str, str]], *, save: bool) -> None:
@@ -232,28 +214,6 @@ def _tell_tokens(place: Place, tokens: list[tuple[str, str, str]], *, save: bool
         click.echo(f'\nThen let the writer use its own: token_env = "{place.writer_variable}" in [outputs.influx]')
 
 
-def _look_at(store: Store, tell: Callable[[bool, str], None]) -> None:
-    try:
-        there = store.existing()
-        for bucket, keeps_s in store.buckets.items():
-            shown = f"{store.thing} {bucket}"
-            if bucket not in there:
-                tell(False, f"{shown}: is missing")
-            elif there[bucket] != keeps_s:
-                tell(True, f"{shown}: keeps {_length(there[bucket])}, not {_length(keeps_s)}")
-            else:
-                tell(True, f"{shown}: keeps {_length(keeps_s)}")
-        wrong = store.tasks()
-        for name, what in wrong.items():
-            tell(False, f"{store.filler} {name} {what}")
-        if store.buckets and not wrong:
-            tell(True, f"the {store.filler} of each")
-    except (Refused, NoConnection) as error:
-        tell(False, str(error))
-    if store.lacks:
-        click.echo(store.lacks)
-
-
 def _warn(store: Store) -> None:
     click.echo("⚠️  DANGER: This will DELETE all PowerLogger buckets from InfluxDB!\n")
     click.echo("This action is IRREVERSIBLE and will permanently delete:")
@@ -271,10 +231,6 @@ def _again(verb: str, path: Path | None, output: str | None) -> str:
     return words + (f" --output {output}" if output else "")
 
 
-def _has_client() -> bool:
-    return importlib.util.find_spec("influxdb_client") is not None
-
-
 def _seconds(text: str) -> int:
     if found := _DATE.fullmatch(text.strip()):
         with contextlib.suppress(ValueError):
@@ -284,7 +240,3 @@ def _seconds(text: str) -> int:
 
 def _date(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _length(keeps_s: int) -> str:
-    return f"{keeps_s // DAY_S} days" if keeps_s else "for ever"

@@ -268,6 +268,14 @@ def test_verify_says_what_is_missing_and_the_next_step(influx2: Influx2, house: 
     assert (result.exit_code, "❌" in result.output) == (0, False)
     for name in BUCKETS:
         assert f"✓ bucket {name}: keeps " in result.output
+    told = json.loads(here.influx("verify", "--json").stdout)
+    assert told["good"] is True
+    assert [one["what"] for one in told["seen"] if one["what"].startswith("bucket")] == [
+        "bucket PowerLogger_raw: keeps 30 days",
+        "bucket PowerLogger_1m: keeps 90 days",
+        "bucket PowerLogger_5m: keeps 365 days",
+        "bucket PowerLogger_1h: keeps for ever",
+    ]
 
 
 def test_verify_without_a_server_is_no_traceback(house: Callable[..., House]) -> None:
