@@ -62,9 +62,10 @@ class Visitor:
 def visitor(house: House, tmp_path: Path) -> Iterator[Visitor]:
     nginx = require("nginx")
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    names = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"]
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-        + ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}", "-keyout", key, "-out", certificate],
+        ["openssl", "req", *kind, *names, "-keyout", key, "-out", certificate],
         check=True,
         capture_output=True,
         timeout=60,
