@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import functools
 import random
 import re
 import time
@@ -117,6 +118,10 @@ def summed(points: dict[int, float], step_s: int, rule: Callable[[list[float]], 
     return {at_s: rule(values) for at_s, values in slots.items()}
 
 
+def has_points(carbon: Carbon, series: str, step_s: int, from_s: int, until_s: int, count: int) -> bool:
+    return len(carbon.points(series, step_s, from_s, until_s)) == count
+
+
 def test_when_a_week_and_a_month_have_passed_the_coarser_archives_answer(shipped: Carbon) -> None:
     """Read as whisper would read it then: by itself, from the finest archive that reaches so far."""
     now_s = int(time.time()) // 600 * 600
@@ -125,12 +130,15 @@ def test_when_a_week_and_a_month_have_passed_the_coarser_archives_answer(shipped
     ]
     graphite(shipped).write(Batch(records))
     series = "home.electricity.kasa.then.power_w"
-    assert wait_for(lambda: len(shipped.points(series, 10, now_s - 3600, now_s)) == 120, "all of it")
+    slots = {10: 120, 60: 60, 600: 6}
+    for step_s, count in slots.items():  # it writes the finest one first
+        has = functools.partial(has_points, shipped, series, step_s, now_s - 3600, now_s, count)
+        wait_for(has, f"{count} slots of {step_s} s")
     for days, step_s in ((6, 10), (8, 60), (29, 60), (31, 600), (300, 600)):
         then_s = now_s + days * DAY_S
         (_, _, step), values = whisper.fetch(str(shipped.file(series)), now_s - 3601, now_s - 1, now=then_s)
         assert step == step_s
-        assert sum(value is not None for value in values) == {10: 120, 60: 60, 600: 6}[step_s]
+        assert sum(value is not None for value in values) == slots[step_s]
 
 
 def test_what_comes_days_late_finds_its_way_into_every_archive(shipped: Carbon) -> None:
