@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from msgspec.structs import replace
 
 from api import serve
 from api.app import create_app
 from api.parts import health
 from api.snapshot import look
 from api.stream import Newsroom
+from commands._configuration import catalog
+from config.load import ConfigurationError, load
 from config.settings import Api, ClockRules, OutputTable, PolledTable, Settings, Site, SourceTable, Supervise, Writer
 from vitals import PROCESS_STATES, Board, Row
 
@@ -43,7 +48,29 @@ def app_of(settings: Settings, board: Board) -> FastAPI:
 
 
 @pytest.fixture
-def house() -> House:
+def house(tmp_path: Path) -> House:
+    found = well_house()
+    found.settings = replace(found.settings, site=replace(found.settings.site, data_dir=str(tmp_path)))
+    return found
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Callable[[str], list[str]]:
+    """Return every mistake that a configuration has."""
+
+    def mistakes(text: str) -> list[str]:
+        file = tmp_path / "site.toml"
+        file.write_text(text)
+        try:
+            load(file, catalog())
+        except ConfigurationError as error:
+            return error.problems
+        return []
+
+    return mistakes
+
+
+def well_house() -> House:
     settings = Settings(
         site=Site(name="cottage"),
         supervise=Supervise(hung_after_s=30),

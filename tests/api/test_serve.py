@@ -6,88 +6,19 @@ import contextlib
 import errno
 import http.client
 import json
-import multiprocessing
 import os
 import re
 import resource
-import select
 import signal
 import socket
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 
 import pytest
 
 import api.connections
-import logs
 from api import serve
 from config.settings import Api
-
-FORK = multiprocessing.get_context("fork")
-
-
-class Server:
-    """The api process of a house: forked as the parent does it, so that it shares the board."""
-
-    def __init__(self, house, *, descriptors: int = 1024) -> None:
-        self.log = b""
-        self._log_end, log_end = os.pipe()
-        self.process = FORK.Process(target=self._run, args=(house, log_end, descriptors))
-        self.process.start()
-        os.close(log_end)
-        self.port = 0
-
-    @staticmethod
-    def _run(house, log_end: int, descriptors: int) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the parent leaves it
-        sys.stderr = os.fdopen(log_end, "w")
-        logs.start()
-        serve.main(house.settings, house.board)
-
-    def wait_until_it_serves(self) -> None:
-        while not (found := re.search(rb"serving http://\S+:(\d+)", self.log)):
-            assert self._read_log(), f"the api ended: {self.log.decode()}"
-        self.port = int(found[1])
-
-    def end(self, within_s: float) -> int | None:
-        """Wait for the end of the process, and return its exit code."""
-        self.process.join(within_s)
-        if self.process.exitcode is not None:
-            while self._read_log():
-                pass
-        return self.process.exitcode
-
-    def _read_log(self) -> bytes:
-        ready, _, _ = select.select([self._log_end], [], [], 10)
-        assert ready, f"the api says nothing: {self.log.decode()}"
-        text = os.read(self._log_end, 65536)
-        self.log += text
-        return text
-
-    def get(self, path: str) -> tuple[int, str]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-            return answer.status, answer.read().decode()
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.process.close()
-        os.close(self._log_end)
-
-
-@contextlib.contextmanager
-def served(house, **options: int) -> Iterator[Server]:
-    server = Server(house, **options)
-    try:
-        yield server
-    finally:
-        server.close()
+from tests.api.server import served
 
 
 def test_it_serves_beats_counts_and_leaves_when_asked_although_connections_are_open(house):
