@@ -19,7 +19,6 @@ from logbook.moment import Moment, boot_id
 
 LEAST_GAP_NS: Final = 300 * SECOND_NS  # shorter silences are not written down
 MOST_GAPS: Final = 1000
-_AT_ONCE: Final = 10  # without letting the loop go on
 _CAUSES: Final = ("device", "bus", "clock", "process", "output")
 
 
@@ -32,10 +31,9 @@ async def gaps(path: Path, channels: Channels, since_ns: int, at: Now) -> docume
         evidence = evidence_in(connection)
     inquiry = Inquiry(evidence, troubles_of(evidence.events), Moment(boot_id(), at.monotonic_ns, at.utc_ns))
     found = [*_steps(evidence, since_ns)]
-    for number, (channel, first, last) in enumerate(_silences(evidence, channels, since_ns)):
+    for channel, first, last in _silences(evidence, channels, since_ns):
         found += _told(inquiry.silence(channel, first, last, sleeps=channels.sleeps(channel)))
-        if not number % _AT_ONCE:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
     found.sort(key=lambda gap: (not gap.over, gap.to or gap.from_ or ""), reverse=True)
     return documents.Gaps(found[:MOST_GAPS])
 

@@ -94,8 +94,9 @@ def first_midnight_ns(to_ns: int, days: int, zone: ZoneInfo) -> int:
 
 async def _hours(history: History, wanted: Wanted, step_s: int) -> AsyncIterator[list[tuple[str, float, int]]]:
     """Yield the rows of one hour after the other, in the order of time."""
-    for start_ns in range(wanted.from_ns // HOUR_NS * HOUR_NS, wanted.to_ns, HOUR_NS):
-        from_ns, to_ns = max(start_ns, wanted.from_ns), min(start_ns + HOUR_NS, wanted.to_ns)
+    from_ns = wanted.from_ns
+    while from_ns < wanted.to_ns:
+        to_ns = min((from_ns // HOUR_NS + 1) * HOUR_NS, wanted.to_ns)
         rows: list[tuple[int, float, int]] = []
         for one in wanted.appliances:
             found = history.series(_channel(one), from_ns, to_ns, step_s)
@@ -108,6 +109,10 @@ async def _hours(history: History, wanted: Wanted, step_s: int) -> AsyncIterator
         if rows:
             rows.sort()
             yield [(naive(at_ns, wanted.zone).replace("T", " "), watts, number) for at_ns, watts, number in rows]
+        else:  # perhaps they were silent for months
+            following = [history.next_ns(_channel(one), to_ns) for one in wanted.appliances]
+            to_ns = min((at_ns for at_ns in following if at_ns is not None), default=wanted.to_ns)
+        from_ns = to_ns
 
 
 def _channel(appliance: Appliance) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ from history.snapshot import Channel
 
 HEADER: Final = "time,source,device,metric,n,mean,min,max,last,increase\n"
 _STEPS_AT_ONCE: Final = 500
+_ROWS_AT_ONCE: Final = 500  # written without letting the loop go on
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would reckon with
 
 
@@ -38,10 +39,14 @@ def pieces(history: History, wanted: Sequence[Extent], from_ns: int, to_ns: int,
         while start_ns < end_ns:
             until_ns = min(end_ns, start_ns + piece_ns)
             found = history.series(channel_of(each), start_ns, until_ns, step_s)
-            rows = _rows(each, found, done_ns)
+            rows = [row for row in _rows(found) if row[0] >= done_ns]
+            yield b""
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                yield _text(each, rows[start : start + _ROWS_AT_ONCE])
             if rows:
-                done_ns = found.at_ns[-1] + max(1, found.step_s * SECOND_NS)
-            yield rows
+                done_ns = rows[-1][0] + max(1, found.step_s * SECOND_NS)
+            else:  # perhaps it was silent for months
+                until_ns = history.next_ns(channel_of(each), until_ns) or end_ns
             start_ns = until_ns
 
 
@@ -49,14 +54,13 @@ def channel_of(extent: Extent) -> Channel:
     return extent.source, extent.device, extent.metric
 
 
-def _rows(extent: Extent, found: Columns, done_ns: int) -> bytes:
+def _rows(found: Columns) -> Iterator[tuple[int, *tuple[float | str | None, ...]]]:
+    return zip(found.at_ns, found.n, found.mean, found.min, found.max, found.last, found.increase, strict=True)
+
+
+def _text(extent: Extent, rows: Sequence[tuple[int, *tuple[float | str | None, ...]]]) -> bytes:
     name = ",".join(channel_of(extent))
-    columns = zip(found.at_ns, found.n, found.mean, found.min, found.max, found.last, found.increase, strict=True)
-    return "".join(
-        f"{utc(at_ns)},{name},{n},{_told(mean)},{_told(least)},{_told(most)},{_told(last)},{_told(increase)}\n"
-        for at_ns, n, mean, least, most, last, increase in columns
-        if at_ns >= done_ns
-    ).encode()
+    return "".join(f"{utc(at_ns)},{name},{','.join(map(_told, values))}\n" for at_ns, *values in rows).encode()
 
 
 def _told(value: float | str | None) -> str:

@@ -18,7 +18,7 @@ def utc(time_ns: int) -> str:
     >>> utc(1_764_322_200_123_999_999)
     '2025-11-28T09:30:00.123Z'
     """
-    return _at(time_ns).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ns // 1_000_000 % 1000:03d}Z"
+    return _at(time_ns).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def local(time_ns: int, zone: ZoneInfo) -> str:

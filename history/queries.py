@@ -179,6 +179,13 @@ class History:
         return self._stepped(series, from_ns, to_ns, step_s)
 
     @_asking
+    def next_ns(self, channel: Channel, from_ns: int) -> int | None:
+        """Return a time from `from_ns` on before which there is no reading, as late as is known at a glance."""
+        series = self._snapshot.find(channel)
+        following = self._snapshot.from_(series, from_ns) if series else None
+        return max(from_ns, following.start_ns) if following else None
+
+    @_asking
     def energy(
         self, channels: Iterable[Channel], from_ns: int, to_ns: int, by: Period, timezone: str
     ) -> dict[Channel, list[Energy]]:

@@ -138,6 +138,10 @@ def _of_part(trouble: Trouble) -> str:
 def _overlap_ns(trouble: Trouble, first: Moment, end: Moment, now: Moment) -> int:
     """Return how much of the time from `first` to `end` there was trouble."""
     last = trouble.last or now
+    if last.boot == first.boot and last.at_ns <= first.at_ns:
+        return 0  # this and the next line are for speed: there may be thousands of each
+    if trouble.first.boot == end.boot and trouble.first.at_ns >= end.at_ns:
+        return 0
     begins, ends, length = (elapsed_ns(first, moment) for moment in (trouble.first, last, end))
     if begins is not None and ends is not None and length is not None:
         return max(0, min(ends, length) - max(begins, 0))
