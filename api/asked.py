@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 from zoneinfo import ZoneInfo
 
 from fastapi import Query
@@ -29,7 +29,10 @@ _USUAL: Final[dict[Period, str]] = {"hour": "-24h", "day": "-6d", "week": "-7w",
 
 _NAME: Final = NAME_PATTERN.replace(r"\A", "^").replace(r"\Z", "$")
 _WHEN: Final = 'a time: "2026-11-28T09:30:00Z", without an offset by the clock of the site, seconds since 1970, "-24h"'
-_TIME: Final = {"max_length": 40}
+# For those who read the description; what does not fit is refused by `read`, in better words.
+_CLOCK: Final = r"[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})?"
+_TIME_PATTERN: Final = rf"^(now|-[0-9]{{1,6}}[smhdw]|[0-9]{{1,10}}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(T{_CLOCK})?)$"
+TIME: Final[dict[str, Any]] = {"max_length": 40, "json_schema_extra": {"pattern": _TIME_PATTERN}}
 SourceName = Annotated[
     str, Query(pattern=_NAME, description="the source's name in the configuration", examples=["house"])
 ]
@@ -39,8 +42,8 @@ DeviceName = Annotated[
 Metric = Annotated[
     str, Query(pattern="^[a-z][a-z0-9_]{0,40}$", description="see /api/v1/devices", examples=["power_w"])
 ]
-From = Annotated[str, Query(alias="from", description=f"{_WHEN}; the beginning", examples=["-24h"], **_TIME)]
-To = Annotated[str, Query(description=f"{_WHEN}; the end", examples=["now"], **_TIME)]
+From = Annotated[str, Query(alias="from", description=f"{_WHEN}; the beginning", examples=["-24h"], **TIME)]
+To = Annotated[str, Query(description=f"{_WHEN}; the end", examples=["now"], **TIME)]
 Step = Annotated[
     str,
     Query(
@@ -62,7 +65,7 @@ OneMetric = Annotated[str | None, Query(pattern="^[a-z][a-z0-9_]{0,40}$", descri
 OneSource = Annotated[str | None, Query(pattern=_NAME, description="of one channel only: its source")]
 OneDevice = Annotated[str | None, Query(pattern=_NAME, description="of one channel only: its device")]
 PeriodsFrom = Annotated[
-    str | None, Query(alias="from", description=f"{_WHEN}; the first period has it in it", examples=["-7d"], **_TIME)
+    str | None, Query(alias="from", description=f"{_WHEN}; the first period has it in it", examples=["-7d"], **TIME)
 ]
 
 

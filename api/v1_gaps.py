@@ -21,7 +21,7 @@ from api.v1_history import kept, named
 _MOST_ROWS: Final = 2_000_000
 
 Since = Annotated[
-    str, Query(max_length=40, description='what ended after this time, or goes on: "-7d", say', examples=["-7d"])
+    str, Query(description='what ended after this time, or goes on: "-7d", say', examples=["-7d"], **asked.TIME)
 ]
 
 

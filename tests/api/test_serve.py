@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import time
@@ -83,25 +82,18 @@ def test_every_reason_not_to_listen_says_what_to_do(error, words):
     assert serve._what_to_do(error, "pi", 80).startswith(words)
 
 
-def test_a_thousand_idle_connections_keep_nobody_out(house):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 1200:
-        pytest.skip("this machine allows fewer than 1,200 descriptors")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
-    try:
-        with served(house, descriptors=512) as server, contextlib.ExitStack() as idle:
-            server.wait_until_it_serves()
-            for _ in range(10):
-                for _ in range(100):
-                    idle.enter_context(server.connect())
-                started = time.monotonic()
-                assert server.get("/healthz")[0] == 200
-                assert time.monotonic() - started < 1
-            os.kill(server.process.pid, signal.SIGTERM)
-            assert server.end(within_s=3) == 0
-            assert server.log.count(b"\n") == 1, server.log.decode()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+def test_a_thousand_idle_connections_keep_nobody_out(house, many_descriptors):
+    with served(house, descriptors=512) as server, contextlib.ExitStack() as idle:
+        server.wait_until_it_serves()
+        for _ in range(10):
+            for _ in range(100):
+                idle.enter_context(server.connect())
+            started = time.monotonic()
+            assert server.get("/healthz")[0] == 200
+            assert time.monotonic() - started < 1
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert server.end(within_s=3) == 0
+        assert server.log.count(b"\n") == 1, server.log.decode()
 
 
 @pytest.mark.parametrize(
