@@ -1,4 +1,4 @@
-"""What every device said last, and how old that is: fed by the tap, and at the start of this process by the history."""
+"""What every device said last, and how old that is: told by the tap, and to a new process by the history."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal
 
 from api import documents
@@ -15,6 +16,8 @@ from api.snapshot import Now, now
 from api.times import utc
 from history.buckets import ESTIMATED, RESTAMPED, SECOND_NS, SIMULATED, UNSYNCED
 from history.queries import History
+from logbook.evidence import Known, outbox, states
+from logbook.moment import Moment, boot_id
 from reading import Clock, Quality, Reading, Value
 from tap import Drop
 
@@ -22,6 +25,7 @@ log = logging.getLogger("api.live")
 
 MOST_RECENT: Final = 24  # powers of each device that are kept at hand, as the seed's app wants them
 _SEEDED_FROM_NS: Final = 3600 * SECOND_NS
+_SAME_NS: Final = SECOND_NS // 2
 _NEVER_NS: Final = -(2**62)  # what was before the machine was started has a negative time
 
 
@@ -50,6 +54,15 @@ class Heard:
         if reading.at_ns >= self.at_ns:
             self.at_ns, self.quality = reading.at_ns, reading.quality
         return is_news
+
+    def remember(self, metric: str, at_ns: int, value: Value) -> bool:
+        """Remember a value from before; it must be clearly newer, for the history is a little less exact."""
+        known = self.values.get(metric)
+        if known and at_ns - known[0] < _SAME_NS:
+            return False
+        self.values[metric] = (at_ns, value)
+        self.at_ns = max(self.at_ns, at_ns)
+        return True
 
     def fresh(self, since_ns: int) -> dict[str, Value]:
         """Return what was said since an instant; what a device no longer says goes, even if it says other things."""
@@ -80,21 +93,43 @@ class Live:
                 heard.offset_ns, heard.clock = drop.offset_ns, drop.clock
 
     def seed(self, history: History) -> None:
-        """Remember what was known before this process started; its age tells whether it still counts."""
+        """Remember what was known before this process started; its age tells whether it still counts.
+
+        A predecessor may have read from the tap what had not reached the history yet: ask again a little later.
+        """
         at = now()
         offset_ns = at.utc_ns - at.monotonic_ns
+        news: set[str] = set()
         try:
             for latest in history.latest(at.utc_ns):
                 name = f"{latest.source}/{latest.device}"
                 if self._channels.is_ours(name):
                     heard = self._heard.setdefault(name, Heard(offset_ns, Clock.SYNCED))
-                    heard.values.setdefault(latest.metric, (latest.time_ns - offset_ns, latest.value))
-                    heard.at_ns = max(heard.at_ns, latest.time_ns - offset_ns)
-            for name, heard in self._heard.items():
-                self._seed_recent(history, name, heard, offset_ns)
+                    if heard.remember(latest.metric, latest.time_ns - offset_ns, latest.value):
+                        news.add(name)
+            for name in news:
+                self._seed_recent(history, name, self._heard[name], offset_ns)
+                self.version += 1
         except sqlite3.Error as error:
             log.warning("the last values cannot be read from the history: %s; they come with the next readings", error)
-        self._offset_ns, self._clock = offset_ns, Clock.SYNCED
+
+    def seed_registers(self, outbox_path: Path) -> None:
+        """Do the same where there is no history: the registers of energy are in the outbox, and some powers."""
+        at = now()
+        boot, offset_ns = boot_id(), at.utc_ns - at.monotonic_ns
+        try:
+            with outbox(outbox_path) as connection:
+                channels = states(dict(connection.execute("SELECT key, value FROM state")), "ledger/", Known)
+        except sqlite3.Error as error:
+            log.warning("the last values cannot be read from the outbox: %s; they come with the next readings", error)
+            return
+        for name, known in channels.items():
+            if not self._channels.is_ours(name):
+                continue
+            for metric, value, when in _remembered(known):
+                at_ns = when.at_ns if when.boot == boot else when.utc_ns - offset_ns if when.utc_ns else None
+                if at_ns is not None:
+                    self._heard.setdefault(name, Heard(offset_ns, Clock.SYNCED)).remember(metric, at_ns, value)
 
     @staticmethod
     def _seed_recent(history: History, name: str, heard: Heard, offset_ns: int) -> None:
@@ -104,11 +139,12 @@ class Live:
         last_ns = heard.values[metric][0] + offset_ns
         found = history.series((source, device, metric), last_ns - _SEEDED_FROM_NS, last_ns + 1, 0)
         if metric == "power_w" and found.step_s == 0:
-            heard.recent.extend(
+            powers = [
                 (at_ns - offset_ns, last)
                 for at_ns, last in zip(found.at_ns[-MOST_RECENT:], found.last[-MOST_RECENT:], strict=True)
                 if isinstance(last, int | float)
-            )
+            ]
+            heard.recent = deque(powers, maxlen=MOST_RECENT)
         flags = found.flags[-1] if found.flags else 0
         if flags & (ESTIMATED | SIMULATED):
             heard.quality = Quality.SIMULATED if flags & SIMULATED else Quality.ESTIMATED
@@ -215,3 +251,13 @@ class Live:
         if self._clock is None:
             return self._offset_ns, "held"
         return self._offset_ns, "restamped" if self._clock is Clock.SYNCED else "unsynced"
+
+
+def _remembered(known: Known) -> Iterator[tuple[str, float, Moment]]:
+    """Yield what the writer remembers of a channel: metric, value and when that was."""
+    if known.power:
+        yield "power_w", known.power.power_uw / 1e6, known.power.seen
+    if known.seen.boot and (known.power or known.counted):
+        yield "energy_wh", known.energy_wh.told_uwh / 1e6, known.seen
+        if known.energy_export_wh.told_uwh:
+            yield "energy_export_wh", known.energy_export_wh.told_uwh / 1e6, known.seen

@@ -35,6 +35,7 @@ logger = logging.getLogger("api")
 # A burst of connections is accepted in one go before the surplus is closed: this many descriptors more, at most.
 _BACKLOG = 128
 _BEAT_EVERY_S = 1.0
+_REMEMBERS_AFTER_S = (2.0, 10.0, 30.0)
 _MOST_DROPS = 64  # taken from the tap in one go
 
 
@@ -61,7 +62,7 @@ def main(settings: Settings, board: Board, basin: Basin | None = None, house_sin
     logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown" not in str(record.msg))
     signal.signal(signal.SIGTERM, server.handle_exit)  # not SIGINT: what Ctrl-C means is the parent's decision
     logger.info("serving %s", " and ".join(_url(listener) for listener in listeners))
-    asyncio.run(_serve(server, listeners, row, live=sight.live, newsroom=newsroom, basin=basin, accesses=accesses))
+    asyncio.run(_serve(server, listeners, row, sight=sight, newsroom=newsroom, basin=basin, accesses=accesses))
 
 
 async def _serve(
@@ -69,7 +70,7 @@ async def _serve(
     listeners: list[socket.socket],
     row: Row,
     *,
-    live: Live,
+    sight: Sight,
     newsroom: Newsroom,
     basin: Basin | None,
     accesses: AccessLog,
@@ -82,16 +83,25 @@ async def _serve(
 
     def take() -> None:
         for drop in basin.drops(_MOST_DROPS) if basin else ():
-            live.take(drop)
+            sight.live.take(drop)
 
     loop.add_signal_handler(signal.SIGTERM, leave)
     if basin:
         loop.add_reader(basin.fileno(), take)
-    tasks = [asyncio.create_task(work) for work in (_beat(row), newsroom.work(), _flush(accesses))]
+    works = (_beat(row), newsroom.work(), _flush(accesses), _remember(sight))
+    tasks = [asyncio.create_task(work) for work in works]
     await server.serve(sockets=listeners)
     for task in tasks:
         task.cancel()
     accesses.flush()
+
+
+async def _remember(sight: Sight) -> None:
+    """Ask the history again for what the process before this one had read from the tap."""
+    for pause_s in _REMEMBERS_AFTER_S:
+        await asyncio.sleep(pause_s)
+        if sight.history:
+            sight.live.seed(sight.history)
 
 
 async def _flush(accesses: AccessLog) -> None:
@@ -110,8 +120,11 @@ def sight_of(settings: Settings, board: Board, house_since_ns: int) -> Sight:
     channels = Channels(settings)
     live = Live(channels)
     history = History(settings.data_dir / "history.db") if keeps_history(settings) else None
+    outbox = settings.data_dir / "outbox.db"
     if history:
         live.seed(history)
+    elif outbox.exists():
+        live.seed_registers(outbox)
     return Sight(settings, board, channels, live, history, house_since_ns)
 
 

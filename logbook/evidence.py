@@ -28,12 +28,19 @@ class Register(Struct, array_like=True, frozen=True):
     counter: Raw  # msgpack of what the device counts; nil where it counts nothing
 
 
+class Power(Struct, array_like=True, frozen=True):
+    """The beginning of what the writer integrates where nothing counts."""
+
+    power_uw: int
+    seen: Moment
+
+
 class Known(Struct, array_like=True, frozen=True):
     """The beginning of what the writer remembers of a channel."""
 
     energy_wh: Register
     energy_export_wh: Register
-    power: Raw
+    power: Power | None
     seen: Moment = Moment()  # the newest reading
 
     @property
