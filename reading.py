@@ -31,8 +31,11 @@ class Origin(Struct, frozen=True, array_like=True):
     late: bool = False  # it waited somewhere on the way: without a date that can be believed it is no new reading
 
 
-class Reading(Struct, frozen=True, array_like=True):
-    """What one device measured at one instant. It is the wire schema of the report channel too."""
+class Reading(Struct, frozen=True, array_like=True, gc=False):
+    """What one device measured at one instant. It is the wire schema of the report channel too.
+
+    There are many, and none can be part of a circle: the garbage collector need not look at them.
+    """
 
     device: str  # the name in the configuration, never a name from the wire
     at_ns: int  # CLOCK_MONOTONIC, when it was sampled
@@ -49,7 +52,7 @@ class Clock(enum.StrEnum):
     UNSYNCED = "unsynced"  # the clock was never set within the time limit: the date is a guess
 
 
-class Record(Struct, frozen=True):
+class Record(Struct, frozen=True, gc=False):
     """A reading with its place in the world: what the outputs write."""
 
     source: str

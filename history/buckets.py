@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import groupby, pairwise
-from operator import itemgetter, or_
-from typing import Final
+from operator import le, or_
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -72,6 +72,8 @@ def kind_of(metric: str, value: Value) -> int:
 
 
 def flags_of(quality: Quality, clock: Clock) -> int:
+    if quality is Quality.MEASURED and clock is Clock.SYNCED:  # nearly always, and an enum is slow to look up
+        return 0
     return _FLAG_OF_QUALITY[quality] | _FLAG_OF_CLOCK[clock]
 
 
@@ -82,6 +84,13 @@ def micro(value: float | str) -> int:
     (91234500000, True)
     """
     return round(value * 1e6) if isinstance(value, float) else int(value) * 1_000_000
+
+
+def micros(values: Sequence[Any]) -> list[int]:
+    """Return the whole millionths of each."""
+    if {*map(type, values)} == {float}:
+        return [round(value * 1e6) for value in values]
+    return [*map(micro, values)]
 
 
 def merged(points: Iterable[Point], more: Iterable[Point]) -> list[Point]:
@@ -98,32 +107,40 @@ def merged(points: Iterable[Point], more: Iterable[Point]) -> list[Point]:
 
 def buckets_of(points: Sequence[Point], width_ns: int, kind: int) -> list[Bucket]:
     """Sum up points, given in the order of time."""
-    times = [point[0] for point in points]
-    values = [point[1] for point in points]
-    flags = [point[2] for point in points]
-    millionths = [] if kind == TEXT else [micro(value) for value in values]
-    falls = _falls(millionths) if kind == REGISTER else []
-    mixed = len({*flags}) > 1
+    if not points:
+        return []
+    times, values, flags = zip(*points, strict=True)
+    millionths = micros(values) if kind in (GAUGE, BOOKING) else []
+    falls = _falls(values) if kind == REGISTER else []
+    flag = flags[0] if len({*flags}) == 1 else None
     buckets = []
-    start = 0
-    while start < len(points):
+    start, size = 0, len(times)
+    while start < size:
         start_ns = times[start] // width_ns * width_ns
         end = bisect_left(times, start_ns + width_ns, start)
         some = values[start:end]
+        total: int | float | dict[str, int] = 0
+        least = most = 0.0
+        if kind == TEXT:
+            total = dict(sorted(Counter(map(str, some)).items()))
+        else:
+            least, most = min(some), max(some)
+            if kind != REGISTER:
+                total = _held(sum(millionths[start:end]))
         head = start if kind == REGISTER else end - 1
         buckets.append(
             Bucket(
                 start_ns,
                 end - start,
-                _total(kind, some, millionths[start:end]),
-                0.0 if kind == TEXT else min(some),  # type: ignore[arg-type]
-                0.0 if kind == TEXT else max(some),  # type: ignore[arg-type]
+                total,
+                least,
+                most,
                 times[head],
                 values[head],
                 times[end - 1],
                 values[end - 1],
                 min(sum(falls[start + 1 : end]), _MOST_FALLEN) if falls else 0,
-                reduce(or_, flags[start:end]) if mixed else flags[0],
+                reduce(or_, flags[start:end]) if flag is None else flag,
             )
         )
         start = end
@@ -136,17 +153,18 @@ def joined(buckets: Sequence[Bucket], kind: int, start_ns: int) -> Bucket:
         [only] = buckets
         return only if only.start_ns == start_ns else _moved(only, start_ns)
     last = buckets[-1]
-    head = buckets[0] if kind == REGISTER else last
+    head = last
     fallen = 0
     if kind == REGISTER:
-        fallen = sum(bucket.fallen for bucket in buckets)
-        fallen += sum(fall_between(before, after) for before, after in pairwise(buckets))
+        head = buckets[0]
+        fallen = sum([bucket.fallen for bucket in buckets])
+        fallen += sum([fall_between(before, after) for before, after in pairwise(buckets)])
     return Bucket(
         start_ns,
-        sum(bucket.n for bucket in buckets),
-        added([bucket.total for bucket in buckets]),
-        min(bucket.least for bucket in buckets),
-        max(bucket.most for bucket in buckets),
+        sum([bucket.n for bucket in buckets]),
+        0 if kind == REGISTER else added([bucket.total for bucket in buckets]),
+        min([bucket.least for bucket in buckets]),
+        max([bucket.most for bucket in buckets]),
         head.first_ns,
         head.first,
         last.last_ns,
@@ -174,6 +192,8 @@ def absorbed(buckets: Sequence[Bucket], points: Iterable[Point], width_ns: int, 
 
 def fall_between(before: Bucket, after: Bucket) -> int:
     """By how much a register fell between two buckets."""
+    if before.last <= after.first:  # type: ignore[operator]
+        return 0
     return max(0, micro(before.last) - micro(after.first))
 
 
@@ -216,17 +236,11 @@ def _moved(bucket: Bucket, start_ns: int) -> Bucket:
     return Bucket(start_ns, *[getattr(bucket, name) for name in Bucket.__struct_fields__[1:]])
 
 
-def _falls(millionths: Sequence[int]) -> list[int]:
-    """By how much each is lower than the one before it; nothing at all if none is, as a register promises."""
-    if all(before <= after for before, after in pairwise(millionths)):
+def _falls(values: Sequence[Any]) -> list[int]:
+    """By how many millionths each is lower than the one before it; nothing if none is, as a register promises."""
+    if all(map(le, values, values[1:])):
         return []
-    return [0, *(max(0, before - after) for before, after in pairwise(millionths))]
-
-
-def _total(kind: int, values: Sequence[float | str], millionths: Sequence[int]) -> int | float | dict[str, int]:
-    if kind == TEXT:
-        return dict(sorted(Counter(map(str, values)).items(), key=itemgetter(0)))
-    return 0 if kind == REGISTER else _held(sum(millionths))
+    return [0, *(max(0, before - after) for before, after in pairwise(map(micro, values)))]
 
 
 def _held(total: int | float) -> int | float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from itertools import accumulate
+from math import gcd
 from operator import sub
 from typing import Any, Final
 
@@ -21,12 +22,30 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 _SCALES: Final = (1, 10, 100, 1000, 10_000, 1_000_000)
 _MOST_SCALED: Final = 2**53  # beyond it a float has no fractions
+_PROBES: Final = 8
+_AN_ARRAY: Final = 0x90  # what plain msgpack begins with here, and nothing that zlib has packed
+_WORTH_PACKING: Final = 250  # bytes
+_WINDOW_BITS: Final = 12
 
 Span = tuple[int, int]
 
 
+class Group(Struct, frozen=True, array_like=True, gc=False):
+    """Records of one shape in the journal: `columns[i][j]` is what series[i] said at times_ns[j]."""
+
+    series: Sequence[int]
+    times_ns: Sequence[int]
+    flags: Sequence[int]
+    columns: Sequence[Sequence[float | int | str]]
+
+    @property
+    def size(self) -> int:
+        """How many values it has."""
+        return len(self.series) * len(self.times_ns)
+
+
 class Entry(Struct, frozen=True, array_like=True):
-    """One record in the journal: `values[i]` belongs to `series[i]`."""
+    """One record, as it is in the journals of before the records of one shape were kept together."""
 
     time_ns: int
     flags: int
@@ -38,7 +57,8 @@ class Batch(Struct, frozen=True, array_like=True):
     """What one commit brought: the numbers of the outbox's rows, first and last of each run, and their records."""
 
     rows: list[Span]
-    entries: list[Entry]
+    entries: list[Entry] = []
+    groups: list[Group] = []
 
 
 _decode_batch = msgspec.msgpack.Decoder(Batch).decode
@@ -50,7 +70,9 @@ def encode_batch(batch: Batch) -> bytes:
 
 def decode_batch(body: bytes) -> Batch:
     """Give back the very same batch. Raises ValueError if it is not as it was written."""
-    return _decode_batch(unsealed(body))
+    batch = _decode_batch(unsealed(body))
+    ones = [Group(one.series, [one.time_ns], [one.flags], [[value] for value in one.values]) for one in batch.entries]
+    return Batch(batch.rows, [], [*ones, *batch.groups]) if ones else batch
 
 
 def sealed(body: bytes) -> bytes:
@@ -76,7 +98,8 @@ def encode_points(points: Sequence[Point]) -> bytes:
         texts = sorted(set(values))
         number = {text: index for index, text in enumerate(texts)}
         values = tuple(number[value] for value in values)
-    return _pack([_differences(_differences(times)), _numbers(values), _same(flags), texts])
+    # To the nanosecond, times are noise that no packer makes shorter.
+    return _encode([_differences(_differences(times)), _pack([_numbers(values), _same(flags), texts])])
 
 
 def decode_points(body: bytes) -> list[Point]:
@@ -86,7 +109,8 @@ def decode_points(body: bytes) -> list[Point]:
     >>> decode_points(encode_points(points)) == points
     True
     """
-    times, values, flags, texts = _unpack(body)
+    times, *columns = _unpack(body)
+    values, flags, texts = _unpack(columns[0]) if len(columns) == 1 else columns  # once all of it was packed as one
     numbers = _plain_numbers(values)
     said = [texts[int(number)] for number in numbers] if texts else numbers
     return list(zip(accumulate(accumulate(times)), said, _each(flags, len(said)), strict=True))
@@ -94,9 +118,9 @@ def decode_points(body: bytes) -> list[Point]:
 
 def encode_buckets(buckets: Sequence[Bucket], start_ns: int, width_ns: int, kind: int) -> bytes:
     """Pack the buckets of the hour that begins at `start_ns`."""
-    present = sum(1 << ((bucket.start_ns - start_ns) // width_ns) for bucket in buckets)
+    places = [(bucket.start_ns - start_ns) // width_ns for bucket in buckets]
     columns: list[Any] = [
-        present,
+        sum([1 << place for place in places]),
         _same([bucket.n for bucket in buckets]),
         _same([bucket.flags for bucket in buckets]),
         _differences([bucket.last_ns - bucket.start_ns for bucket in buckets]),
@@ -147,11 +171,16 @@ def decode_buckets(body: bytes, start_ns: int, width_ns: int, kind: int) -> list
 
 
 def _pack(columns: list[Any]) -> bytes:
-    return zlib.compress(_encode(columns))
+    """Pack columns, smaller where they are so long that it pays."""
+    plain = _encode(columns)
+    if len(plain) < _WORTH_PACKING:
+        return plain
+    packer = zlib.compressobj(wbits=_WINDOW_BITS, memLevel=5)  # to make ready for more takes longer than to pack this
+    return packer.compress(plain) + packer.flush()
 
 
 def _unpack(body: bytes) -> Any:
-    return _decode(zlib.decompress(body))
+    return _decode(body if body[0] & 0xF0 == _AN_ARRAY else zlib.decompress(body))
 
 
 def _numbers(values: Sequence[Any]) -> list[Any]:
@@ -160,13 +189,11 @@ def _numbers(values: Sequence[Any]) -> list[Any]:
     >>> _numbers([86.5, 86.7, 86.4]), _numbers([1 / 3])
     ([10, [865, 2, -3]], [0, [0.3333333333333333]])
     """
+    probes = values[:: len(values) // _PROBES + 1]
     for scale in _SCALES:
-        if abs(values[0]) * scale < _MOST_SCALED and round(values[0] * scale) / scale == values[0]:
+        if all(abs(value) * scale < _MOST_SCALED and round(value * scale) / scale == value for value in probes):
             scaled = [round(value * scale) for value in values]
-            if all(
-                number / scale == value and abs(number) < _MOST_SCALED
-                for number, value in zip(scaled, values, strict=True)
-            ):
+            if max(scaled) < _MOST_SCALED > -min(scaled) and [number / scale for number in scaled] == list(values):
                 return [scale, _differences(scaled)]
     return [0, list(values)]
 
@@ -182,9 +209,10 @@ def _whole(totals: Sequence[Any]) -> list[Any]:
     >>> _whole([200_000, 500_000]), _plain_whole([100_000, [2, 3]])
     ([100000, [2, 3]], [200000, 500000])
     """
-    if any(isinstance(total, float) for total in totals):
+    if float in {*map(type, totals)}:
         return [0, list(totals)]
-    unit = next(unit for unit in (1_000_000, 100_000, 10_000, 1000, 1) if not any(total % unit for total in totals))
+    common = gcd(*totals)
+    unit = next(unit for unit in (1_000_000, 100_000, 10_000, 1000, 1) if not common % unit)
     return [unit, _differences([total // unit for total in totals])]
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from msgspec import Struct
 
 from history.buckets import HOUR_NS, REGISTER, Bucket, Point, absorbed, buckets_of, coarser, joined, merged
-from history.codec import Entry
+from history.codec import Group
 from history.tables import FIVE_MINUTES, HALF_HOURS, MINUTES, RAW, WIDTH_NS, Series, State, Tables, lasting
-
-Tail = dict[int, dict[int, list[Point]]]  # by series and hour: points that are not folded yet
 
 
 class Hour(Struct, frozen=True):
@@ -60,13 +59,22 @@ def _finest(tables: Tables, state: State, series: Series, hour: int) -> tuple[in
     return width, lasting_rows
 
 
-def add_to(tail: Tail, entries: Iterable[Entry]) -> None:
-    """Sort what the journal holds."""
-    for entry in entries:
-        hour = entry.time_ns // HOUR_NS
-        for series, value in zip(entry.series, entry.values, strict=True):
-            tail.setdefault(series, {}).setdefault(hour, []).append(point_of(entry, value))
+def by_hour(group: Group) -> Iterator[tuple[int, Group]]:
+    """Cut a group where an hour ends."""
+    first, last = min(group.times_ns), max(group.times_ns)
+    if first // HOUR_NS == last // HOUR_NS:
+        yield first // HOUR_NS, group
+        return
+    start = 0
+    for hour, run in groupby(group.times_ns, key=lambda time_ns: time_ns // HOUR_NS):
+        end = start + len([*run])
+        some = slice(start, end)
+        yield hour, Group(group.series, group.times_ns[some], group.flags[some], [each[some] for each in group.columns])
+        start = end
 
 
-def point_of(entry: Entry, value: float | int | str) -> Point:
-    return entry.time_ns, value if isinstance(value, str) else float(value), entry.flags
+def points_of(group: Group, place: int) -> Iterator[Point]:
+    """Return what one of the series of a group said."""
+    column = group.columns[place]
+    values = column if isinstance(column[0], str) else map(float, column)
+    return zip(group.times_ns, values, group.flags, strict=True)

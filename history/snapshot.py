@@ -11,9 +11,9 @@ from operator import sub
 from pathlib import Path
 
 from history.buckets import BOOKING, HOUR_NS, TEXT, Bucket, Point, buckets_of, joined
-from history.codec import Entry
+from history.codec import Group
 from history.energy import Height, gathered, height_of
-from history.fold import Hour, folded, point_of
+from history.fold import Hour, by_hour, folded, points_of
 from history.tables import (
     DAYS,
     FIVE_MINUTES,
@@ -59,8 +59,8 @@ class Snapshot:
 
     def _forget_journal(self) -> None:
         self._read = 0  # the last row of the journal
-        self._entries: dict[tuple[int, ...], list[Entry]] = {}  # by the series that they have
-        self._tails: dict[int, tuple[int, dict[int, list[Point]]]] = {}  # by series: how many entries, points by hour
+        self._groups: dict[tuple[int, ...], list[Group]] = {}  # by the series that they have
+        self._tails: dict[int, tuple[int, dict[int, list[Point]]]] = {}  # by series: how many points, and they by hour
         self._hours: dict[tuple[int, int], tuple[int, Hour]] = {}  # by series and hour: how many points, and with them
         self._latest: dict[int, tuple[int, float | str]] = {}  # of what is folded
 
@@ -73,8 +73,8 @@ class Snapshot:
                 self._forget_journal()
             self.state = state
             for number, batch in self._tables.journal(self._read):
-                for entry in batch.entries:
-                    self._entries.setdefault(tuple(entry.series), []).append(entry)
+                for group in batch.groups:
+                    self._groups.setdefault(tuple(group.series), []).append(group)
                 self._read = number
             for each in self._tables.series(max(self.series, default=0)):
                 self.series[each.id] = each
@@ -112,11 +112,12 @@ class Snapshot:
                 if stored := self._tables.before(HOURS, series, NEVER):
                     self._latest[series] = (stored.last_ns, stored.last)
         found = dict(self._latest)
-        for members, entries in self._entries.items():
-            newest = max(entries, key=lambda entry: entry.time_ns)
-            for series, value in zip(members, newest.values, strict=True):
-                if series not in found or found[series][0] <= newest.time_ns:
-                    found[series] = point_of(newest, value)[:2]
+        for members, groups in self._groups.items():
+            newest = max(groups, key=lambda group: max(group.times_ns))
+            for place, series in enumerate(members):
+                point = max(points_of(newest, place))
+                if series not in found or found[series][0] <= point[0]:
+                    found[series] = point[:2]
         return found
 
     def points(self, series: Series, from_ns: int, to_ns: int) -> list[Point]:
@@ -272,17 +273,17 @@ class Snapshot:
 
     def _tail(self, series: Series) -> dict[int, list[Point]]:
         """Return the points of a series that are not folded yet, by hour."""
-        groups = [entries for members, entries in self._entries.items() if series.id in members]
+        groups = [group for members, groups in self._groups.items() if series.id in members for group in groups]
         if not groups:
             return {}
-        size = sum(map(len, groups))
+        size = sum(len(group.times_ns) for group in groups)
         known = self._tails.get(series.id)
         if known is None or known[0] != size:
             hours: dict[int, list[Point]] = {}
-            for entries in groups:
-                place = entries[0].series.index(series.id)
-                for entry in entries:
-                    hours.setdefault(entry.time_ns // HOUR_NS, []).append(point_of(entry, entry.values[place]))
+            for group in groups:
+                place = group.series.index(series.id)
+                for hour, part in by_hour(group):
+                    hours.setdefault(hour, []).extend(points_of(part, place))
             known = self._tails[series.id] = (size, hours)
         return known[1]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import zlib
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +25,15 @@ from history.buckets import (
     joined,
     merged,
 )
-from history.codec import decode_buckets, decode_points, encode_buckets, encode_points
+from history.codec import (
+    Batch,
+    Group,
+    decode_batch,
+    decode_buckets,
+    decode_points,
+    encode_buckets,
+    encode_points,
+)
 
 START_NS = 1_762_862_400 * 10**9
 NUMBERS = st.one_of(
@@ -120,3 +130,20 @@ def test_a_sensor_gone_mad_cannot_break_the_file() -> None:
         assert bucket.fallen < 2**63
         hour = encode_buckets([bucket], START_NS, HOUR_NS, kind)
         assert decode_buckets(hour, START_NS, HOUR_NS, kind) == [bucket]
+
+
+def test_what_an_earlier_version_packed_is_read() -> None:
+    """It packed all columns as one, and records in the journal one by one."""
+    body = zlib.compress(msgspec.msgpack.encode([[START_NS, -START_NS + 7, 0], [10, [865, 2, -3]], 0, []]))
+    assert decode_points(body) == [(START_NS, 86.5, 0), (START_NS + 7, 86.7, 0), (START_NS + 14, 86.4, 0)]
+    texts = zlib.compress(msgspec.msgpack.encode([[START_NS], [1, [1]], 1, ["idle", "running"]]))
+    assert decode_points(texts) == [(START_NS, "running", 1)]
+    journal = msgspec.msgpack.encode(
+        [[(4, 5)], [[START_NS, 0, [1, 2], [86.5, "idle"]], [START_NS + 7, 1, [1], [86.7]]]]
+    )
+    assert decode_batch(journal) == Batch(
+        [(4, 5)], [], [Group([1, 2], [START_NS], [0], [[86.5], ["idle"]]), Group([1], [START_NS + 7], [1], [[86.7]])]
+    )
+    [minute] = buckets_of([(START_NS, 86.5, 0), (START_NS + 7, 86.7, 1)], MINUTE_NS, GAUGE)
+    packed = zlib.compress(encode_buckets([minute], START_NS, MINUTE_NS, GAUGE))
+    assert decode_buckets(packed, START_NS, MINUTE_NS, GAUGE) == [minute]

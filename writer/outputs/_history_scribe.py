@@ -6,7 +6,8 @@ import contextlib
 import logging
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -15,18 +16,14 @@ from history import codec
 from history.buckets import (
     HOUR_NS,
     REGISTER,
-    TEXT,
     UNSYNCED,
     Bucket,
     Point,
     fall_between,
-    flags_of,
     joined,
-    kind_of,
-    micro,
 )
-from history.codec import Entry, Span
-from history.fold import Tail, add_to, folded
+from history.codec import Group, Span
+from history.fold import by_hour, folded, points_of
 from history.tables import (
     DAYS,
     FIVE_MINUTES,
@@ -41,8 +38,8 @@ from history.tables import (
     encode_state,
     row_of_bucket,
 )
-from reading import Record, Value
 from writer import Batch
+from writer.outputs._history_intake import Catalogue, unfit
 from writer.transaction import transaction
 
 log = logging.getLogger("writer.outputs.history")
@@ -50,7 +47,6 @@ log = logging.getLogger("writer.outputs.history")
 # When the journal is folded: its hour is over, or whoever asks would have to read so much of it.
 MOST_JOURNAL_ROWS: Final = 360
 MOST_JOURNAL_VALUES: Final = 30_000
-MOST_NUMBER: Final = 1e11  # of watts, watt-hours, volts or pulses; no house has so much
 _MOST_SPANS: Final = 64
 _DAY_HOURS: Final = 24
 _DAY_NS: Final = _DAY_HOURS * HOUR_NS
@@ -70,10 +66,7 @@ class Scribe:
         self._most_bytes = most_bytes
         self._tables = Tables(connection)
         self._state = self._tables.state()
-        self._series: dict[int, Series] = {}
-        self._known: dict[tuple[str, str], dict[tuple[str, bool], Series]] = {}  # by device, metric and whether a text
-        for series in self._tables.series():
-            self._add(series)
+        self._catalogue = Catalogue(connection)
         self._rows = self._values = 0  # in the journal
         self._hour = self._state.newest_ns // HOUR_NS
         for _, noted in self._tables.journal():
@@ -83,18 +76,15 @@ class Scribe:
 
     def write(self, batch: Batch) -> dict[int, str]:
         """Commit a batch. Return why which of its records can never be taken; those of the others count once."""
-        refused = {index: why for index, record in enumerate(batch) if (why := _unfit(record))}
         with transaction(self._connection):
-            entries = self._entries(batch, refused)
-            news = codec.Batch(_spans(batch.rows), entries)
-            self._note(news)
-            hour = max((entry.time_ns for entry in entries), default=0) // HOUR_NS
-            if hour != self._hour or self._rows >= MOST_JOURNAL_ROWS or self._values >= MOST_JOURNAL_VALUES:
-                self._fold(news)
+            groups, refused = self._catalogue.groups(batch, self._repeated(batch), self._state)
+            self._note(codec.Batch(_spans(batch.rows), [], groups))
+            hour = max((max(group.times_ns) for group in groups), default=0) // HOUR_NS
+            if hour > self._hour or self._rows >= MOST_JOURNAL_ROWS or self._values >= MOST_JOURNAL_VALUES:
+                self._fold(groups, {hour, batch[-1].time_ns // HOUR_NS})
                 self._hour = hour
             else:
-                body = codec.encode_batch(news)
-                self._connection.execute("INSERT INTO journal (body) VALUES (?)", (body,))
+                self._put_journal(codec.Batch(_spans(batch.rows), [], groups))
             if self._sweeping:
                 self._sweep()
         self._return_pages()
@@ -111,55 +101,18 @@ class Scribe:
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
 
-    def _entries(self, batch: Batch, refused: dict[int, str]) -> list[Entry]:
-        rows = batch.rows or [0] * len(batch)
-        repeated = [self._has(row) for row in rows]
+    def _repeated(self, batch: Batch) -> set[int]:
+        """Return those rows of the outbox that are in here already."""
+        again = {row for row in {*batch.rows} if self._has(row)}
         utmost_ns = self._state.utmost_ns
-        news = (index for index, again in enumerate(repeated) if again and batch[index].time_ns > utmost_ns)
-        if any(index not in refused for index in news):
+        if any(
+            row in again and record.time_ns > utmost_ns and not unfit(record)
+            for row, record in zip(batch.rows if again else (), batch, strict=False)
+        ):
             log.warning("the outbox has begun to count its rows anew; the history goes on")
             self._state.rows = []
-            repeated = [False] * len(batch)
-        entries = []
-        for index, (record, again) in enumerate(zip(batch, repeated, strict=True)):
-            if index not in refused and (entry := self._entry(record, again)).series:
-                entries.append(entry)
-        return entries
-
-    def _entry(self, record: Record, again: bool) -> Entry:
-        """Turn a record into what the journal keeps.
-
-        A reading that comes again has a time that is there already. Where the times are gone, and with bookings, of
-        which several may have one time, only the number of its row tells.
-        """
-        series, values = [], []
-        hour = record.time_ns // HOUR_NS
-        known = self._known.setdefault((record.source, record.device), {})
-        for metric, value in _true_values(record).items():
-            is_text = isinstance(value, str)
-            each = known.get((metric, is_text)) or self._begin(record, metric, value)
-            if again and self._state.finest(hour, each.kind) != RAW:
-                continue
-            series.append(each.id)
-            values.append(value)
-        return Entry(record.time_ns, flags_of(record.quality, record.clock), series, values)
-
-    def _begin(self, record: Record, metric: str, value: Value) -> Series:
-        """Begin a series."""
-        key = (record.source, record.device, metric, kind_of(metric, value))
-        cursor = self._connection.execute(
-            "INSERT INTO series (source, device, metric, kind) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET kind = kind RETURNING id",  # somebody renamed a channel to it
-            key,
-        )
-        [(number,)] = cursor.fetchall()
-        self._add(new := Series(number, *key))
-        return new
-
-    def _add(self, series: Series) -> None:
-        self._series[series.id] = series
-        of_device = self._known.setdefault((series.source, series.device), {})
-        of_device[series.metric, series.kind == TEXT] = series
+            again = set()
+        return again
 
     def _has(self, row: int) -> bool:
         """Whether a row of the outbox is in here."""
@@ -171,11 +124,16 @@ class Scribe:
         """Have in mind what is in the journal, or about to be."""
         self._state.rows = _united(self._state.rows, news.rows)
         self._rows += 1
-        for entry in news.entries:
-            self._values += len(entry.values)
-            self._state.utmost_ns = max(self._state.utmost_ns, entry.time_ns)
-            if not entry.flags & UNSYNCED:
-                self._believe(entry.time_ns)
+        believed = []
+        for group in news.groups:
+            self._values += group.size
+            self._state.utmost_ns = max(self._state.utmost_ns, *group.times_ns)
+            believed += [at for at, flags in zip(group.times_ns, group.flags, strict=True) if not flags & UNSYNCED]
+        if believed and self._state.newest_ns and max(believed) <= self._state.newest_ns + _DAY_NS:
+            self._state.newest_ns = max(self._state.newest_ns, *believed)
+            return
+        for time_ns in sorted(believed):
+            self._believe(time_ns)
 
     def _believe(self, time_ns: int) -> None:
         """Let what is newest decide what is too old.
@@ -195,22 +153,33 @@ class Scribe:
         if last - first >= HOUR_NS:
             state.newest_ns, state.leap = last, None
 
-    def _fold(self, news: codec.Batch) -> None:
-        """Put the journal and `news` into their hours."""
-        tail: Tail = {}
-        for _, noted in self._tables.journal():
-            add_to(tail, noted.entries)
-        add_to(tail, news.entries)
-        for hour, series in sorted((hour, series) for series, hours in tail.items() for hour in hours):
-            self._put(self._series[series], hour, tail[series][hour])
-        for series, hours in tail.items():
-            for day in sorted({hour // _DAY_HOURS for hour in hours}):
-                self._put_day(self._series[series], day)
+    def _fold(self, news: list[Group], growing: set[int]) -> None:
+        """Put the journal and `news` into their hours; hours that are growing wait, if they are not too large."""
+        groups = [group for _, noted in self._tables.journal() for group in noted.groups] + news
+        parts = [part for group in groups for part in by_hour(group)]
+        kept = [group for hour, group in parts if hour in growing]
+        if sum(group.size for group in kept) > MOST_JOURNAL_VALUES:
+            kept, growing = [], set()
+        tail: defaultdict[tuple[int, int], list[Point]] = defaultdict(list)  # by hour and series
+        for hour, group in parts:
+            if hour not in growing:
+                for place, series in enumerate(group.series):
+                    tail[hour, series] += points_of(group, place)
+        for (hour, series), points in sorted(tail.items()):
+            self._put(self._catalogue.series[series], hour, points)
+        for series, day in sorted({(series, hour // _DAY_HOURS) for hour, series in tail}):
+            self._put_day(self._catalogue.series[series], day)
         self._connection.execute("DELETE FROM journal")
         self._rows = self._values = 0
+        if kept:
+            self._put_journal(codec.Batch([], [], kept))
+            self._rows, self._values = 1, sum(group.size for group in kept)
         self._state.folds += 1
         self._put_state()
         self._sweeping = True
+
+    def _put_journal(self, news: codec.Batch) -> None:
+        self._connection.execute("INSERT INTO journal (body) VALUES (?)", (codec.encode_batch(news),))
 
     def _put(self, series: Series, hour: int, points: list[Point]) -> None:
         news = folded(self._tables, self._state, series, hour, points)
@@ -304,26 +273,6 @@ class Scribe:
                 wanted = min(free - _SPARE_PAGES, _MOST_RETURNED_PAGES)
                 # As a script, because a single statement is left after its first step, which frees one page.
                 self._connection.executescript(f"PRAGMA incremental_vacuum({wanted})")
-
-
-def _true_values(record: Record) -> Mapping[str, Value]:
-    """Return what there is to keep, with the register as high as it would be without what was taken back."""
-    values = record.values
-    for metric, owed in (("energy_wh", "energy_debt_wh"), ("energy_export_wh", "energy_export_debt_wh")):
-        debt, register = values.get(owed), values.get(metric)
-        if debt and register is not None and not isinstance(debt, str) and not isinstance(register, str):
-            values = {**values, metric: (micro(register) - micro(debt)) / 1e6}
-    return values
-
-
-def _unfit(record: Record) -> str:
-    """Say why a record can never be kept, or nothing."""
-    if record.time_ns < 0:
-        return "a time before 1970"
-    for metric, value in record.values.items():
-        if not isinstance(value, str) and not -MOST_NUMBER <= value <= MOST_NUMBER:  # NaN is neither
-            return f"{metric} is beyond anything that a house can have"
-    return ""
 
 
 def _spans(rows: Sequence[int]) -> list[Span]:
