@@ -219,6 +219,13 @@ def test_the_fall_into_a_stretch_is_not_one_within_it(tmp_path: Path) -> None:
     assert found.increase == [10.0 + 3.0, 6.0, 1.0]
 
 
+def test_an_hour_that_is_not_folded_yet_belongs_to_both_steps_that_it_is_in(tmp_path: Path) -> None:
+    write_all(tmp_path, [batch(record(0, energy_wh=0.0), record(4.5 * 3600, energy_wh=9.0), row=1)])
+    with asking(tmp_path) as ask:
+        found = ask.series(REGISTER, NOON_NS, NOON_NS + 6 * HOUR_NS, 5400)
+    assert [found.n, found.increase] == [[1, 0, 0, 1], [3.0, 3.0, 3.0, 0.0]]
+
+
 def test_a_house_in_nepal_gets_its_days_as_near_as_an_hour_allows_and_all_of_its_energy(tmp_path: Path) -> None:
     """Midnight there is a quarter past the hour in UTC, which is within a half-hour once nothing finer is kept."""
     some = [record(at, energy_wh=float(at)) for at in range(0, 3 * DAY_S, 600)]
