@@ -23,7 +23,7 @@ _decode = msgspec.msgpack.Decoder().decode
 _SCALES: Final = (1, 10, 100, 1000, 10_000, 1_000_000)
 _MOST_SCALED: Final = 2**53  # beyond it a float has no fractions
 _PROBES: Final = 8
-_AN_ARRAY: Final = 0x90  # what plain msgpack begins with here, and nothing that zlib has packed
+_PLAIN: Final = b"\x01"  # before what is not packed smaller; nothing from zlib begins so
 _WORTH_PACKING: Final = 250  # bytes
 _WINDOW_BITS: Final = 12
 
@@ -99,7 +99,8 @@ def encode_points(points: Sequence[Point]) -> bytes:
         number = {text: index for index, text in enumerate(texts)}
         values = tuple(number[value] for value in values)
     # To the nanosecond, times are noise that no packer makes shorter.
-    return _encode([_differences(_differences(times)), _pack([_numbers(values), _same(flags), texts])])
+    packed = _pack([_numbers(values), _same(flags), texts])
+    return _PLAIN + sealed(_encode([_differences(_differences(times)), packed]))
 
 
 def decode_points(body: bytes) -> list[Point]:
@@ -174,13 +175,13 @@ def _pack(columns: list[Any]) -> bytes:
     """Pack columns, smaller where they are so long that it pays."""
     plain = _encode(columns)
     if len(plain) < _WORTH_PACKING:
-        return plain
+        return _PLAIN + sealed(plain)
     packer = zlib.compressobj(wbits=_WINDOW_BITS, memLevel=5)  # to make ready for more takes longer than to pack this
-    return packer.compress(plain) + packer.flush()
+    return packer.compress(plain) + packer.flush()  # with a checksum of its own
 
 
 def _unpack(body: bytes) -> Any:
-    return _decode(body if body[0] & 0xF0 == _AN_ARRAY else zlib.decompress(body))
+    return _decode(unsealed(body[1:]) if body[:1] == _PLAIN else zlib.decompress(body))
 
 
 def _numbers(values: Sequence[Any]) -> list[Any]:

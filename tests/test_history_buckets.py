@@ -33,6 +33,8 @@ from history.codec import (
     decode_points,
     encode_buckets,
     encode_points,
+    sealed,
+    unsealed,
 )
 
 START_NS = 1_762_862_400 * 10**9
@@ -141,9 +143,18 @@ def test_what_an_earlier_version_packed_is_read() -> None:
     journal = msgspec.msgpack.encode(
         [[(4, 5)], [[START_NS, 0, [1, 2], [86.5, "idle"]], [START_NS + 7, 1, [1], [86.7]]]]
     )
-    assert decode_batch(journal) == Batch(
+    assert decode_batch(sealed(journal)) == Batch(
         [(4, 5)], [], [Group([1, 2], [START_NS], [0], [[86.5], ["idle"]]), Group([1], [START_NS + 7], [1], [[86.7]])]
     )
     [minute] = buckets_of([(START_NS, 86.5, 0), (START_NS + 7, 86.7, 1)], MINUTE_NS, GAUGE)
-    packed = zlib.compress(encode_buckets([minute], START_NS, MINUTE_NS, GAUGE))
+    plain = encode_buckets([minute], START_NS, MINUTE_NS, GAUGE).removeprefix(b"\x01")
+    packed = zlib.compress(unsealed(plain))
     assert decode_buckets(packed, START_NS, MINUTE_NS, GAUGE) == [minute]
+
+
+@given(points(NUMBERS), st.integers(0, 10**4))
+def test_a_flipped_bit_is_noticed(some: list[Point], where: int) -> None:
+    body = bytearray(encode_points(some))
+    body[where // 8 % len(body)] ^= 1 << where % 8
+    with pytest.raises((zlib.error, ValueError)):
+        decode_points(bytes(body))

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from history.codec import Batch, Entry, encode_batch
+from history.codec import Batch, Group, encode_batch
 from history.tables import SCHEMA, State, Tables, encode_state
 from writer import rescue
 
@@ -110,15 +110,17 @@ def _forget_unknown_series(new: sqlite3.Connection) -> None:
     tables = Tables(new)
     known = {series.id for series in tables.series()}
     for number, batch in tables.journal():
-        entries = [_only(entry, known) for entry in batch.entries]
-        if entries != batch.entries:
-            new.execute("UPDATE journal SET body = ? WHERE id = ?", (encode_batch(Batch(batch.rows, entries)), number))
+        groups = [_only(group, known) for group in batch.groups]
+        if groups != batch.groups:
+            new.execute(
+                "UPDATE journal SET body = ? WHERE id = ?", (encode_batch(Batch(batch.rows, [], groups)), number)
+            )
 
 
-def _only(entry: Entry, known: Collection[int]) -> Entry:
-    members = [(series, value) for series, value in zip(entry.series, entry.values, strict=True) if series in known]
-    series, values = zip(*members, strict=True) if members else ((), ())
-    return Entry(entry.time_ns, entry.flags, [*series], [*values])
+def _only(group: Group, known: Collection[int]) -> Group:
+    members = [(series, values) for series, values in zip(group.series, group.columns, strict=True) if series in known]
+    series, columns = zip(*members, strict=True) if members else ((), ())
+    return Group([*series], group.times_ns, group.flags, [*columns])
 
 
 def _state(old: sqlite3.Connection) -> State:
