@@ -73,7 +73,8 @@ def command(
     """Write the history as CSV, a range or month by month.
 
     The columns are time, source, device, metric, n, mean, min, max, last and increase. Times are UTC, each the
-    beginning of its step; `increase` is what a register rose in it. Days and months are those of the site. Months that were written already are left alone, so what was interrupted goes on where it was.
+    beginning of its step; `increase` is what a register rose in it. Days and months are those of the site. Months
+    that were written already are left alone, so what was interrupted goes on where it was.
     """
     settings = read_or_exit(chosen(path))
     if month and (first or last):
