@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from commands._audit import Audit, Line, troubles_of
 from commands.audit import command, verdict
@@ -34,12 +35,28 @@ from writer.rows import SYNCED
 MINUTE = 60 * 10**9
 HOUR = 60 * MINUTE
 OFFSET = wall_minus_monotonic_ns()
-NOW = time.monotonic_ns()
+COLLECTED_NS = time.monotonic_ns()
 BOOT = boot_id()
 
 
+def now_ns() -> int:
+    """The same instant all through a test, and another one in the next: minutes may lie between the two."""
+    return NOW_NS.get("test", COLLECTED_NS)
+
+
+NOW_NS: dict[str, int] = {}
+
+
+def since_collected(event: Event) -> Event:
+    """An event that was made when the tests were collected, as long before now as it was before then."""
+    later_ns = now_ns() - COLLECTED_NS
+    moment = event.moment
+    moved = Moment(moment.boot, moment.at_ns + later_ns, moment.utc_ns + later_ns)
+    return structs.replace(event, moment=moved)
+
+
 def at(minutes_ago: float, boot: str = BOOT) -> Moment:
-    at_ns = NOW - round(minutes_ago * MINUTE)
+    at_ns = now_ns() - round(minutes_ago * MINUTE)
     return Moment(boot, at_ns, at_ns + OFFSET)
 
 
@@ -84,7 +101,7 @@ class Books:
         }
         self.sequence += 1
         taken = Intake(
-            readings={"meter": [Reading("house", NOW + number, {"power_w": 1.0}) for number in range(readings)]},
+            readings={"meter": [Reading("house", now_ns() + number, {"power_w": 1.0}) for number in range(readings)]},
             watermarks={"meter": Watermark(1, self.sequence)},
             channels=channels,
             entries=[*entries],
@@ -103,8 +120,10 @@ class Books:
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Books:
-    return Books(tmp_path)
+def books(tmp_path: Path) -> Iterator[Books]:
+    NOW_NS["test"] = time.monotonic_ns()
+    yield Books(tmp_path)
+    NOW_NS.clear()
 
 
 @pytest.fixture
@@ -146,7 +165,7 @@ def test_where_nothing_is_missing_a_cron_job_hears_nothing(books: Books) -> None
     ],
 )
 def test_a_gap_is_told_with_its_cause(books: Books, events: list[Event], cause: str, note: str) -> None:
-    books.write(gaps=[Gap("meter/house", at(60), at(20))], events=events)
+    books.write(gaps=[Gap("meter/house", at(60), at(20))], events=[since_collected(event) for event in events])
     status, told = books.audit("--json")
     [gap] = json.loads(told)["gaps"]
     assert status == 3
