@@ -58,12 +58,15 @@ def refusal(status: int, sentence: str, headers: Mapping[str, str] | None = None
 
 
 def described(kind: type[Struct], example: Struct, *refusals: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the answers of a route for its documentation; the key may always be missing."""
+    """Describe the answers of a route for its documentation; the key may always be missing.
+
+    The example is a text here: see `api.documentation`.
+    """
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     found: dict[int | str, dict[str, Any]] = {
         200: {
             "description": (kind.__doc__ or "").strip(),
-            "content": {"application/json": {"schema": schema, "example": documents.plain(example)}},
+            "content": {"application/json": {"schema": schema, "example": documents.encode(example).decode()}},
         }
     }
     return found | refused_with(*refusals)

@@ -31,8 +31,13 @@ _NAME: Final = NAME_PATTERN.replace(r"\A", "^").replace(r"\Z", "$")
 _WHEN: Final = 'a time: "2026-11-28T09:30:00Z", without an offset by the clock of the site, seconds since 1970, "-24h"'
 # For those who read the description; what does not fit is refused by `read`, in better words.
 _CLOCK: Final = r"[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})?"
-_TIME_PATTERN: Final = rf"^(now|-[0-9]{{1,6}}[smhdw]|[0-9]{{1,10}}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(T{_CLOCK})?)$"
-TIME: Final[dict[str, Any]] = {"max_length": 40, "json_schema_extra": {"pattern": _TIME_PATTERN}}
+_FORMS: Final = (
+    "now",
+    "-[0-9]{1,6}[smhdw]",
+    "[0-9]{1,10}([.][0-9]{1,9})?",
+    f"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(T{_CLOCK})?",
+)
+TIME: Final[dict[str, Any]] = {"max_length": 40, "json_schema_extra": {"pattern": f"^({'|'.join(_FORMS)})$"}}
 SourceName = Annotated[
     str, Query(pattern=_NAME, description="the source's name in the configuration", examples=["house"])
 ]
@@ -104,7 +109,7 @@ class Periods(NamedTuple):
 
 def periods(by: Period, from_: str | None, to: str, zone: ZoneInfo) -> Periods:
     """Return from when to when is asked, not too many periods."""
-    from_ns, to_ns = span(from_ or _USUAL[by], to, zone)
+    from_ns, to_ns = span(_USUAL[by] if from_ is None else from_, to, zone)
     count = (to_ns - from_ns) // (_LENGTH_S[by] * SECOND_NS)
     if count > MOST_PERIODS:
         longer = get_args(Period)[min(get_args(Period).index(by) + 1, 4)]

@@ -5,6 +5,8 @@ Swagger UI and ReDoc come as files of the package fastapi-offline, which is foun
 
 from __future__ import annotations
 
+import json
+import re
 from html import escape
 from typing import Any, Final
 
@@ -111,11 +113,25 @@ def describe(app: FastAPI) -> None:
                     "bearer": {"type": "http", "scheme": "bearer"},
                 },
             }
+            _polish(found)
             found["security"] = [{}, {"key": []}, {"bearer": []}]
             app.openapi_schema = found
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
+
+
+def _polish(found: dict[str, Any]) -> None:
+    """Name each question by its first sentence, and put the examples where their texts are.
+
+    FastAPI would name it by a function, and leave out of an example whatever is null.
+    """
+    for methods in found["paths"].values():
+        methods["get"]["summary"] = re.split(r"[.:;,]( |$)", methods["get"]["description"], maxsplit=1)[0]
+        for answer in methods["get"]["responses"].values():
+            content = answer.get("content", {}).get("application/json", {})
+            if "example" in content:
+                content["example"] = json.loads(content["example"])
 
 
 def routes_of_documentation(app: FastAPI, site: str) -> APIRouter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -294,8 +294,3 @@ class Health(Struct, frozen=True):
 
 
 encode = msgspec.json.Encoder().encode
-
-
-def plain(document: Struct) -> dict[str, Any]:
-    """Return a document as what JSON knows."""
-    return msgspec.to_builtins(document)  # type: ignore[no-any-return]

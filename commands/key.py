@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -11,11 +12,11 @@ from typing import Final
 import click
 from msgspec import structs
 
-from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, is_demo, read, read_or_exit
+from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, is_demo, read
 from commands._probe import leave
 from config.edit import EditError, restore, set_table_values, table_holder
 from config.interface import hash_of_key
-from config.load import ConfigurationError
+from config.load import ConfigurationError, pieces_of
 from config.settings import Settings
 
 _FAILED: Final = 1
@@ -30,31 +31,37 @@ def command(path: Path | None, *, yes: bool) -> None:
     file = chosen(path)
     if is_demo(file):
         leave("the demo house has no key; write config/site.toml first: ./orchestrator.py init", EXIT_CONFIGURATION)
-    settings = read_or_exit(file)
-    if settings.api.key_hash and not yes and not _confirmed("There is a key already. Shall it be valid no more?"):
+    where = table_holder([file, *pieces_of(file)], "api")
+    if _has_key(where) and not yes and not _confirmed("There is a key already. Shall it be valid no more?"):
         leave("Nothing was changed.", _FAILED)
     key = secrets.token_urlsafe(_BYTES)
-    where = table_holder(settings.files, "api")
-    _write(file, where, hash_of_key(key))
+    settings = _write(file, where, hash_of_key(key))
     click.echo("This is the key. It is shown only now, and kept nowhere:\n")
     click.echo(f"  {key}\n")
     click.echo(f"{where} has its hash. Send it as X-API-Key, or enter it where the page asks for it.")
     click.echo(_next(settings))
 
 
-def _write(file: Path, where: Path, key_hash: str) -> None:
-    """Write, and see that the configuration still holds."""
+def _has_key(file: Path) -> bool:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return bool(tomllib.loads(file.read_text(encoding="utf-8"))["api"]["key_hash"])
+    return False
+
+
+def _write(file: Path, where: Path, key_hash: str) -> Settings:
+    """Write, and see that the configuration holds now; without a key it may not have."""
     try:
         backup = set_table_values(where, "api", {"key_hash": key_hash})
     except EditError as error:
         leave(f"{error}\nNothing was written, and there is no new key.", _FAILED)
     try:
-        read(file)
+        settings = read(file)
     except ConfigurationError as error:
         restore(where, backup)
         problems = "\n".join(error.problems)
         leave(f"{problems}\n{where} would not be valid with it, so it is as it was.", _FAILED)
     backup.unlink()  # it may have the hash of a key that is to be valid no more
+    return settings
 
 
 def _next(settings: Settings) -> str:

@@ -41,6 +41,7 @@ _HOUSE_TABLES: Final[dict[str, type[Table]]] = {
     "clock": ClockRules,
     "api": Api,
 }
+PIECES: Final = "conf.d"  # what is merged in
 _VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 T = TypeVar("T", bound=Table)
 
@@ -73,7 +74,7 @@ def load(path: Path, catalog: Catalog, *, merge: bool = True, base_directory: Pa
     `.env` file of mode 600 beside the configuration or above it; all of them are in `Settings.secrets`.
     """
     reading = _Reading()
-    files = [path, *(reading.files_in(path.parent / "conf.d") if merge else [])]
+    files = [path, *(reading.pieces_of(path) if merge else [])]
     for file in files:
         reading.add(file)
     reading.dotenv = read_env(path, reading.problems)
@@ -83,6 +84,16 @@ def load(path: Path, catalog: Catalog, *, merge: bool = True, base_directory: Pa
     if settings is None or reading.problems:
         raise ConfigurationError(reading.problems)
     return settings
+
+
+def pieces_of(path: Path) -> list[Path]:
+    """Return the `*.toml` of the folder beside. Hidden ones are what an editor keeps of a file that is open in it."""
+    try:
+        return sorted(
+            file for file in (path.parent / PIECES).iterdir() if file.suffix == ".toml" and file.name[0] != "."
+        )
+    except FileNotFoundError:
+        return []
 
 
 @dataclass(slots=True)
@@ -96,14 +107,11 @@ class _Reading:
     dotenv: dict[str, str] = field(default_factory=dict)  # what the .env file has
     secrets: dict[str, str] = field(default_factory=dict)  # what the configuration asks for, by variable
 
-    def files_in(self, folder: Path) -> list[Path]:
-        """Return the `*.toml` of a folder. Hidden ones are what an editor keeps of a file that is open in it."""
+    def pieces_of(self, path: Path) -> list[Path]:
         try:
-            return sorted(file for file in folder.iterdir() if file.suffix == ".toml" and file.name[0] != ".")
-        except FileNotFoundError:
-            return []
+            return pieces_of(path)
         except OSError as error:
-            self.problems.append(f"{folder}: cannot be read: {error.strerror}")
+            self.problems.append(f"{path.parent / PIECES}: cannot be read: {error.strerror}")
             return []
 
     def add(self, file: Path) -> None:
