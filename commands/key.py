@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Final
 
 import click
-from msgspec import structs
 
 from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, is_demo, read
 from commands._probe import leave
 from config.edit import EditError, restore, set_table_values, table_holder
-from config.interface import hash_of_key
+from config.interface import hash_of_key, is_loopback
 from config.load import ConfigurationError, pieces_of
 from config.settings import Settings
 
@@ -66,7 +65,7 @@ def _write(file: Path, where: Path, key_hash: str) -> Settings:
 
 def _next(settings: Settings) -> str:
     reload = f'kill -HUP "$(cat {settings.data_dir}/wattherd.lock)"'
-    if structs.replace(settings.api, key_hash="") == settings.api and settings.api.host == "127.0.0.1":
+    if is_loopback(settings.api.host):
         return f'Next: set [api] host to this machine\'s address, or to "0.0.0.0" for all; then {reload}'
     return f"Next, if the house runs: {reload}"
 

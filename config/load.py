@@ -89,11 +89,10 @@ def load(path: Path, catalog: Catalog, *, merge: bool = True, base_directory: Pa
 def pieces_of(path: Path) -> list[Path]:
     """Return the `*.toml` of the folder beside. Hidden ones are what an editor keeps of a file that is open in it."""
     try:
-        return sorted(
-            file for file in (path.parent / PIECES).iterdir() if file.suffix == ".toml" and file.name[0] != "."
-        )
+        found = [*(path.parent / PIECES).iterdir()]
     except FileNotFoundError:
         return []
+    return sorted(file for file in found if file.suffix == ".toml" and file.name[0] != ".")
 
 
 @dataclass(slots=True)
