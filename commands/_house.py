@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import socket
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from supervise.house import House, Plan, Role, Start
 from tap import Basin, Spout
 from workers import _realtime, _runtime
 from writer.ingest import Ingest, WriterPlan
+
+log = logging.getLogger("writer")
 
 
 def house(settings: Settings) -> House:
@@ -114,7 +118,13 @@ def _be_writer(plan: WriterPlan, secrets: dict[str, str], start: Start) -> None:
     os.environ.update(secrets)
     receivers = [Receiver(end, stream) for stream, end in start.receivers.items()]
     outputs = {name: start.board.claim("output", name) for name in plan.outputs}
-    Ingest(plan, receivers, start.board.claim("writer", "writer"), outputs, start.board, spout=Spout(start.tap)).run()
+    vitals = start.board.claim("writer", "writer")
+    try:
+        writer = Ingest(plan, receivers, vitals, outputs, start.board, spout=Spout(start.tap))
+    except (sqlite3.OperationalError, OSError) as error:
+        log.error("the outbox cannot be opened (%s); free some space or mend the disk of %s", error, plan.data_dir)
+        raise SystemExit(1) from error
+    writer.run()
 
 
 def _be_api(settings: Settings, start: Start) -> None:

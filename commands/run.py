@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -15,7 +16,7 @@ from commands._house import house
 from config.load import ConfigurationError
 from config.settings import Settings
 from supervise.house import House
-from supervise.instance import AlreadyRunning
+from supervise.instance import AlreadyRunning, NoPlace
 from supervise.parent import Parent
 
 
@@ -41,20 +42,24 @@ def command(path: Path | None) -> None:
 
     try:
         status = Parent(house(settings), reload).run()
-    except AlreadyRunning as running:
-        click.echo(str(running), err=True)
+    except (AlreadyRunning, NoPlace) as reason:
+        click.echo(str(reason), err=True)
         sys.exit(1)
     sys.exit(status)
 
 
 def _unusable(data_dir: Path) -> str:
-    """Say why nothing durable can be kept in `data_dir`, or nothing."""
+    """Say why nothing durable can ever be kept in `data_dir`, or nothing. That it is full may pass."""
     probe = data_dir / f".probe-{os.getpid()}"
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return ""
         return (
             f"[site] data_dir: {data_dir} cannot be written ({error.strerror}); "
             f"give it to this user (sudo chown $USER {data_dir}) or name another place"

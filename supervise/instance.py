@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import time
 from pathlib import Path
 from typing import Final
+
+from files import replaced
 
 _BLOCK: Final = 1000  # incarnations reserved by one write to the disk
 
@@ -15,13 +19,22 @@ class AlreadyRunning(Exception):  # noqa: N818 - a state of the world, not a fau
     """Another wattherd works in this data directory."""
 
 
+class NoPlace(Exception):  # noqa: N818 - as above
+    """Nothing can be written into the data directory just now."""
+
+
 def lock(data_dir: Path, patience_s: float) -> int:
     """Lock the data directory for this parent and its writer; return the descriptor that holds the lock.
 
     The writer inherits it: when a parent is killed its writer still empties the channels, and a new parent must not
-    start a second one beside it. So a lock that is held is asked for again for a while. Raises `AlreadyRunning`.
+    start a second one beside it. So a lock that is held is asked for again for a while. Raises `AlreadyRunning`, and
+    `NoPlace` where there has never been one and no room is left for it.
     """
-    descriptor = os.open(data_dir / "wattherd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(data_dir / "wattherd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise NoPlace(f"{data_dir} cannot be used ({error.strerror}); free some space or mend the disk") from error
     deadline_s = time.monotonic() + patience_s
     while True:
         try:
@@ -35,8 +48,10 @@ def lock(data_dir: Path, patience_s: float) -> int:
                 ) from None
             time.sleep(0.05)
         else:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            number = f"{os.getpid()}\n".encode()
+            with contextlib.suppress(OSError):  # it is for people; on a full disk a new file has no room for it
+                os.pwrite(descriptor, number, 0)
+                os.ftruncate(descriptor, len(number))  # afterwards: what is let go of, a full disk does not give again
             return descriptor
 
 
@@ -64,15 +79,17 @@ class Incarnations:
             return int(time.time())
 
     def _reserve(self) -> None:
-        self._reserved = self._next + _BLOCK
-        new = self._path.with_suffix(".new")
-        with new.open("w") as file:
-            file.write(f"{self._reserved}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        """Have the disk know that numbers are used. Raises `OSError`."""
+        reserved = self._next + _BLOCK
+        content = f"{reserved}\n".encode()
         try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            replaced(self._path, content)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._path.exists():
+                raise
+            # A full disk has no room for a new file. The old one has its block, of which this changes some bytes.
+            with self._path.open("r+b") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        self._reserved = reserved

@@ -66,8 +66,7 @@ class Parent:
         self._started_at_s = time.monotonic()
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT; return the exit status. Raises `AlreadyRunning`."""
-        self._house.data_dir.mkdir(parents=True, exist_ok=True)
+        """Run until SIGTERM or SIGINT; return the exit status. Raises `AlreadyRunning` and `NoPlace`."""
         self._lock = lock(self._house.data_dir, _LOCK_PATIENCE_S)
         self._incarnations = Incarnations(self._house.data_dir)
         self._listen_to_signals()
@@ -210,9 +209,14 @@ class Parent:
         plan = child.plan
         if child.deposits:
             self._take_deposits(child.deposits, child)  # a predecessor may have died right after it left something
+        try:
+            incarnation = next(self._incarnations)
+        except OSError as error:
+            self._cannot_start(child, error)
+            return
         start = Start(
             board=self._board,
-            incarnation=next(self._incarnations),
+            incarnation=incarnation,
             channel=child.ends[0] if child.ends else None,
             deposits=child.deposit_end,
             kept=dict(child.deposits.kept) if child.deposits else {},
@@ -229,12 +233,15 @@ class Parent:
         try:
             child.life = fork(plan.name, lambda: plan.main(start), keep, dies_with_parent)
         except OSError as error:
-            child.due_s = time.monotonic() + 1.0
-            log.error("%s cannot be started: %s; trying again", plan.name, error)
+            self._cannot_start(child, error)
             return
         child.stopping_at_s = child.aborted_at_s = None
         child.vitals.add("starts")
         self._selector.register(child.life.pidfd, selectors.EVENT_READ, child)
+
+    def _cannot_start(self, child: Child, error: OSError) -> None:
+        child.due_s = time.monotonic() + 1.0
+        log.error("%s cannot be started: %s; trying again", child.plan.name, error)
 
     def _receivers(self) -> dict[str, socket.socket]:
         receivers = {stream: ends[1] for stream, ends in self._emptying.items()}

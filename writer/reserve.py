@@ -6,12 +6,21 @@ import logging
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+_CHECKPOINT_PAGES: Final = 1000  # what SQLite does by itself
+_FEWEST_PAGES: Final = 100  # checkpoints wear a card too
 
 log = logging.getLogger("writer.reserve")
 
 
 def reserve(connection: sqlite3.Connection, files: Sequence[Path], reserve_bytes: int) -> None:
     """Let the database and its write-ahead log, which are `files`, be at least so large, with free pages in them."""
+    if reserve_bytes:
+        # The log begins anew only after a checkpoint, which has to come before it is longer than what it owns.
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        pages = min(_CHECKPOINT_PAGES, max(_FEWEST_PAGES, reserve_bytes // page_bytes // 2))
+        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
     missing = reserve_bytes - min(file.stat().st_size if file.exists() else 0 for file in files)
     if missing <= 0:
         return

@@ -44,10 +44,11 @@ class House:
         *,
         supervise: str = "",
         writer: str = "",
+        data_dir: Path | None = None,
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self.data_dir = directory / "var"
+        self.data_dir = data_dir or directory / "var"
         self.config = directory / "site.toml"
         self.log_path = directory / "log"
         self.sources = {"meter": devices} if isinstance(devices, list) else dict(devices)
@@ -222,6 +223,7 @@ class Oracle:
 
     def __post_init__(self) -> None:
         self._leaving = threading.Event()
+        self._given_up = threading.Event()
         self._threads = [threading.Thread(target=self._post_all, args=(device,)) for device in self.house.devices]
 
     def start(self) -> Oracle:
@@ -236,6 +238,11 @@ class Oracle:
             thread.join(self.patience_s)
             assert not thread.is_alive(), "a device did not get rid of its reading"
 
+    def give_up(self) -> None:
+        """Have each device stop, even with a reading in hand."""
+        self._leaving.set()
+        self._given_up.set()
+
     def _post_all(self, device: str) -> None:
         number = 0
         source = self.house.devices[device]
@@ -243,7 +250,7 @@ class Oracle:
             number += 1
             posted = self.posted[device, number] = Posted(time.time())
             message = {"device": device, "boot": "b00t", "seq": number, "pulses_total": number, "power_w": number % 997}
-            while True:
+            while not self._given_up.is_set():
                 self.attempts += 1
                 with suppress(OSError, http.client.HTTPException):
                     status, _ = self.house.post(message, timeout_s=5, source=source)

@@ -233,6 +233,19 @@ def test_on_a_full_disk_commits_go_on_for_a_while_in_what_was_reserved_also_afte
     in_a_child(work)
 
 
+def test_the_log_stays_within_what_was_reserved_for_it(tmp_path: Path) -> None:
+    """A reserve that is smaller than what SQLite lets the log grow to would be of no use when the disk is full."""
+    outbox = Outbox(tmp_path / "outbox.db", reserve_bytes=1_500_000, quota_bytes=10**9)
+    outbox.serve(["a"])
+    log = tmp_path / "outbox.db-wal"
+    reserved = log.stat().st_size
+    for number in range(400):
+        put(outbox, intake(20, 20 * number, sequence=number + 1))
+        outbox.commit(Intake(), STAMP, {"a": Progress(front=outbox.head, delivered=20 * (number + 1))})
+    assert log.stat().st_size == reserved
+    outbox.close()
+
+
 def test_no_room_to_reserve_is_no_reason_not_to_start(small_disk: Path) -> None:
     with (small_disk / "filler").open("wb") as filler:
         filler.write(b"\0" * 10_000_000)

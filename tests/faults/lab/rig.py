@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
 
 from history.queries import History
 from tests.faults.house import House, Oracle, Posted, csv_rows, graphite_points, influx_points
@@ -22,12 +24,14 @@ Number = tuple[str, int]  # a device, and the number of its reading
 class Rig:
     """A running house with all its outputs but the broker."""
 
-    def __init__(self, bench: Bench, house: House, carbon: RecordingCarbon, influx: RecordingInflux) -> None:
+    def __init__(
+        self, bench: Bench, house: House, carbon: RecordingCarbon, influx: RecordingInflux, pause_s: float
+    ) -> None:
         self.bench = bench
         self.house = house
         self.carbon = carbon
         self.influx = influx
-        self.oracle = Oracle(house)
+        self.oracle = Oracle(house, pause_s)
 
     def settle(self, within_s: float = 60.0) -> None:
         """Let the senders finish, and wait until every output has it all."""
@@ -66,8 +70,8 @@ class Rig:
             bench.expect(not doubled, f"{output}: {doubled} doubled")
             bench.expect(not has.keys() - sent, f"{output}: {len(has.keys() - sent)} that nobody sent")
         bench.expect(set(bench.sheet.outputs) == set(self.outputs), "an output has no account")
-        bench.figure("readings", len(sent))
-        bench.figure("attempts", self.oracle.attempts)
+        bench.more("readings", len(sent))
+        bench.more("attempts", self.oracle.attempts)
 
     def found(self) -> dict[str, Counter[Number]]:
         """How often each output has each reading; every time has to be true, and each register right."""
@@ -123,27 +127,36 @@ def posted_from(posted: Iterable[Posted]) -> float:
 
 
 @contextmanager
-def rig(bench: Bench, more: str = "", *, settings: str = "", supervise: str = "", writer: str = "") -> Iterator[Rig]:
+def rig(
+    bench: Bench,
+    more: str = "",
+    *,
+    outputs: Sequence[str] = ("csv", "graphite", "history", "influx"),
+    settings: str = "",
+    starts: bool = True,
+    pause_s: float = 0.01,
+    directory: Path | None = None,
+    **options: Any,
+) -> Iterator[Rig]:
     """Run a house with its recording sinks until the end of the block.
 
-    `more` is appended to its configuration, the others to the tables of the two sinks, to [supervise] and to [writer].
+    `more` is appended to its configuration, `settings` to the tables of the two sinks; `options` are those of a House.
     """
     with RecordingCarbon() as carbon, RecordingInflux() as influx:
-        outputs = f"""
-[outputs.csv]
-[outputs.history]
-[outputs.graphite]
-port = {carbon.port}
-{settings}
-[outputs.influx]
-url = "{influx.url}"
-{settings}
-"""
+        tables = {
+            "csv": "[outputs.csv]",
+            "graphite": f"[outputs.graphite]\nport = {carbon.port}\n{settings}",
+            "history": "[outputs.history]",
+            "influx": f'[outputs.influx]\nurl = "{influx.url}"\n{settings}',
+        }
+        text = "\n".join(tables[output] for output in outputs) + "\n"
         sources = {f"meter-{number}": [f"esp32-{number}"] for number in range(SENDERS)}
-        house = House(bench.directory / "house", outputs, sources, more, supervise=supervise, writer=writer).started()
-        made = Rig(bench, house, carbon, influx)
+        house = House(directory or bench.directory / "house", text, sources, more, **options)
+        made = Rig(bench, house, carbon, influx, pause_s)
         try:
+            if starts:
+                house.started()
             yield made
         finally:
-            made.oracle._leaving.set()
+            made.oracle.give_up()
             house.kill()

@@ -48,7 +48,7 @@ def at_work(bench: Bench) -> None:
                     writer.send()
                     survived = settle(writer)
                     failed = writer.orders.failed
-                    _count(bench, error, failed)
+                    bench.more("kills at a call" if error == KILL else "calls that failed", failed)
                     if not survived:
                         # A disk that cannot read for a while looks like damage, which a new start is to look into.
                         expected = error == KILL or (error == errno.EIO and times > 1)
@@ -88,7 +88,7 @@ def at_the_start(bench: Bench, *, damaged: bool) -> None:
                 writer.orders.fail(number, error, 1, kinds)
                 writer.starts_and_ends()
                 failed = writer.orders.failed
-                _count(bench, error, failed)
+                bench.more("kills at a call" if error == KILL else "calls that failed", failed)
                 where = f"{what}, {name_of(error)} at {writer.orders.last}"
                 writer.orders.fail(0, 0)
                 status = writer.starts_and_ends()
@@ -110,11 +110,6 @@ def settle(writer: LoneWriter) -> bool:
                 return True
     assert writer.has_died, f"{writer.sent} readings are not delivered; log: {writer.log}"
     return False
-
-
-def _count(bench: Bench, error: int, failed: int) -> None:
-    name = "kills at a call" if error == KILL else "calls that failed"
-    bench.figure(name, int(bench.sheet.figures.get(name, 0)) + failed)
 
 
 def _spoil(path: Path, table: str) -> None:

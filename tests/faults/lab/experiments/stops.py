@@ -31,7 +31,7 @@ def run(bench: Bench) -> None:
             os.kill(pid, signal.SIGSTOP)
             time.sleep(bench.chance.uniform(0.05, 1.2))
             os.kill(pid, signal.SIGCONT)
-            bench.figure(f"stops of {kind}", int(bench.sheet.figures.get(f"stops of {kind}", 0)) + 1)
+            bench.more(f"stops of {kind}")
         replaced_s = [_hang(house, name) for name in ("source.meter-0", "writer", "api")]
         bench.figure("hung ones replaced", len(replaced_s))
         bench.figure("replaced after, at the latest (s)", max(replaced_s))
