@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import statistics
 import time
 
 import pytest
@@ -41,6 +42,20 @@ def test_it_serves_beats_counts_and_leaves_when_asked_although_connections_are_o
             assert server.end(within_s=3) == 0
         assert b"Traceback" not in server.log
         assert server.log.count(b"\n") == 1, f"one line, that it serves: {server.log.decode()}"
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgement(house):
+    """Nagle's algorithm and a delayed acknowledgement together make 40 ms of every answer on a kept connection."""
+    with served(house) as server:
+        server.wait_until_it_serves()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)) as kept:
+            took = []
+            for _ in range(60):
+                started = time.monotonic()
+                kept.request("GET", "/healthz")
+                kept.getresponse().read()
+                took.append(time.monotonic() - started)
+            assert statistics.median(took) < 0.03
 
 
 def test_ctrl_c_is_left_to_the_parent(house):
