@@ -339,7 +339,7 @@ class Parent:
         pause_s = min([_TICK_S, *(max(0.0, due_s - now_s) for due_s in waiting)])
         if self._notifier.watchdog_interval_s is not None:
             pause_s = min(pause_s, self._notifier.watchdog_interval_s)
-        if self._signals:
+        if self._signals or not self._children:
             pause_s = 0.0
         for key, _ in self._selector.select(pause_s):
             if key.fileobj is self._wakeup_in:
