@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import sys
@@ -32,6 +33,26 @@ class Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"commands.{name}").command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what stands in their files: importing them all takes seconds on a small machine."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(HERE / "commands" / f"{name}.py")) for name in self.list_commands(ctx)])
+
+
+def _summary(file: Path) -> str:
+    """Return the `short_help` of the command in a file, or else the first sentence of its docstring."""
+    [command] = (
+        part
+        for part in ast.parse(file.read_bytes()).body
+        if isinstance(part, ast.FunctionDef) and part.name == "command"
+    )
+    for decorator in command.decorator_list:
+        for option in decorator.keywords if isinstance(decorator, ast.Call) else ():
+            if option.arg == "short_help":
+                return str(ast.literal_eval(option.value))
+    first, _, _ = (ast.get_docstring(command) or "").partition("\n\n")
+    return " ".join(first.split()).partition(". ")[0].removesuffix(".") + "."
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
