@@ -17,6 +17,7 @@ import tomlkit
 from commands import _history
 from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, is_demo, read, read_or_exit
 from commands._probe import leave
+from commands._screen import json_option, print_json
 from commands._states import LEAST_W, Proposal, Sample, TooLittle, bin_of, proposed, samples_of, shares, spells_s
 from config.edit import EditError, Setting, channel_holder, restore, set_channel_values
 from config.load import ConfigurationError
@@ -39,16 +40,24 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 @click.option("--write", is_flag=True, help="Write them into the configuration, after a question.")
 @click.option("--yes", is_flag=True, help="With --write: without the question.")
 @config_option
-def learn_states(channel: str, path: Path | None, *, days: float, states: str, write: bool, yes: bool) -> None:
+@json_option
+def learn_states(
+    channel: str, path: Path | None, *, days: float, states: str, write: bool, yes: bool, as_json: bool
+) -> None:
     """Propose thresholds between the states of CHANNEL: where its power hardly ever is.
 
-    Nothing is written without --write and a yes. The status is 1 if its powers tell no such states.
+    Nothing is written without --write and a yes, nor with --json. The status is 1 if its powers tell no such states.
+
+    Example: ./orchestrator.py ledger learn-states plugs/washer --write
     """
     file = chosen(path)
     settings = read_or_exit(file)
     names = _names_or_exit(states)
     if write and is_demo(file):
-        leave("the demo house is not yours to change; make a configuration first: make config", EXIT_CONFIGURATION)
+        leave(
+            "the demo house is not yours to change; make a configuration first: ./orchestrator.py init",
+            EXIT_CONFIGURATION,
+        )
     now_ns = _history.utc_now_ns(settings)
     with _history.opened(settings) as history:
         name = _history.channel_or_exit(history, channel, "power_w")
@@ -58,12 +67,16 @@ def learn_states(channel: str, path: Path | None, *, days: float, states: str, w
     try:
         found = proposed(samples, len(names))
     except TooLittle as error:
-        _draw(samples, [], [])
+        if not as_json:
+            _draw(samples, [], [])
         leave(f"{name}: {error}.\nNothing was written.", _FAILED)
-    _draw(samples, found.thresholds_w, names)
-    _tell(samples, found, names)
     values = _values(found, names)
     source, _, device = name.partition("/")
+    if as_json:
+        print_json({"channel": name, **values})
+        return
+    _draw(samples, found.thresholds_w, names)
+    _tell(samples, found, names)
     click.echo(f"\n[channels.{source}.{device}]")
     for key, value in values.items():
         click.echo(f"{key} = {tomlkit.item(value).as_string()}")

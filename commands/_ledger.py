@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Final, NoReturn
 from zoneinfo import ZoneInfo
 
+import click
+
 from commands._probe import leave
+from commands._screen import print_json
 from config.settings import Settings
 from config.words import nearest
 from supervise.instance import AlreadyRunning, lock
@@ -82,6 +86,19 @@ def ask(settings: Settings, errand: Errand) -> str:
         return _settle_here(settings, errand)
     finally:
         os.close(locked)
+
+
+def carry_out(settings: Settings, errand: Errand, *, as_json: bool, next_step: str = "") -> NoReturn:
+    """Have an errand carried out, tell the answer, and leave: with status 1 where it was refused."""
+    answer = ask(settings, errand)
+    failed = answer.startswith("✗")
+    if as_json:
+        print_json({"status": int(failed), "answer": answer, "next": None if failed else next_step or None})
+    else:
+        click.echo(answer, err=failed)
+        if next_step and not failed:
+            click.echo(f"Next: {next_step}")
+    sys.exit(int(failed))
 
 
 def _ask_the_writer(path: Path, errand: Errand) -> str:

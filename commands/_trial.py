@@ -87,7 +87,6 @@ wait_option = click.option(
     metavar="S",
     help="How long to listen to a source that is not asked but told.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def wanted_or_exit(settings: Settings, source: str | None) -> dict[str, SourceTable]:

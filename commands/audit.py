@@ -24,6 +24,7 @@ from commands._audit import Audit, audited
 from commands._configuration import chosen, config_option, read_or_exit
 from commands._ledger import local_time, outbox_path, utc_ns_or_exit
 from commands._probe import leave
+from commands._screen import json_option
 from config.settings import Settings
 from logbook.events import What
 from logbook.moment import Moment
@@ -45,13 +46,15 @@ _WHY_DROPPED: Final = {
 @click.command
 @click.option("--since", default="24h", show_default=True, help="24h, 7d, 2026-11-01 or 2026-11-01T08:00.")
 @click.option("--gap", default="5m", show_default=True, help="List silences that are longer.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 @click.option("--quiet", is_flag=True, help="Print nothing when nothing is missing.")
 @config_option
 def command(since: str, gap: str, path: Path | None, *, as_json: bool, quiet: bool) -> None:
     """Show what is missing, and every gap with its cause.
 
     Status 0: nothing is missing; 1: readings are lost or unaccounted for; 3: there are gaps, and nothing else.
+
+    Example: ./orchestrator.py audit --since 7d --gap 10m
     """
     settings = read_or_exit(chosen(path))
     now_utc_ns = time.monotonic_ns() + wall_minus_monotonic_ns()

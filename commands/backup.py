@@ -21,6 +21,7 @@ from commands._configuration import ROOT, chosen, config_option, read_or_exit
 from commands._history import utc_now_ns
 from commands._probe import leave, quietly
 from commands._progress import shown_progress
+from commands._screen import json_option
 from commands._service import writable
 from config.settings import Settings
 
@@ -34,13 +35,15 @@ _SPARE_BYTES: Final = 50_000_000  # that stay free for the house
 @click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Where to; by default data_dir/backups.")
 @click.option("--with-secrets", is_flag=True, help="Put .env and files of keys in too; whoever has the file has them.")
 @click.option("--keep", type=click.IntRange(min=1), help="Delete all but the newest KEEP backups there afterwards.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 @quietly
 def command(path: Path | None, to: Path | None, keep: int | None, *, with_secrets: bool, as_json: bool) -> None:
     """Make a backup of the whole house, while it runs or rests.
 
     All of it is of one instant: configuration, outbox with the registers, history, CSV files and what sources remember
     go into one wattherd-backup-YYYYMMDD.tar.gz. `restore` reads it.
+
+    Example: ./orchestrator.py backup --to /mnt/nas --keep 7
     """
     began_s = time.monotonic()
     settings = read_or_exit(chosen(path))

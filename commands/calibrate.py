@@ -99,6 +99,8 @@ def command(source: str, device: str | None, path: Path | None, samples: int, **
     DEVICE of SOURCE is measured without load, for offset and noise, and with a known one, for the gain. Shows before
     and after, and writes current_gain, current_offset_a and noise_floor_a into the configuration, with a backup.
     Status 1: nothing was written; 3: only the offset was good.
+
+    Example: ./orchestrator.py calibrate clamps machine-A --known-power-w 2000
     """
     wish = _wish(**asked)
     file = chosen(path)

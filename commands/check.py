@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
-from commands._configuration import chosen, config_option, read_or_exit
+from commands._configuration import EXIT_CONFIGURATION, chosen, complain, config_option, read
+from commands._screen import json_option, print_json
+from config.load import ConfigurationError
 
 
 @click.command
+@json_option
 @config_option
-def command(path: Path | None) -> None:
-    """Check the configuration; starts nothing. Status 2 when something is wrong with it."""
+def command(path: Path | None, *, as_json: bool) -> None:
+    """Check the configuration; starts nothing. Status 2 when something is wrong with it.
+
+    Example: ./orchestrator.py check --config config/site.toml
+    """
     file = chosen(path)
-    settings = read_or_exit(file)
+    try:
+        settings = read(file)
+    except ConfigurationError as error:
+        if as_json:
+            print_json({"status": EXIT_CONFIGURATION, "mistakes": error.problems})
+        else:
+            complain(error)
+        sys.exit(EXIT_CONFIGURATION)
+    if as_json:
+        print_json(
+            {
+                "status": 0,
+                "files": [str(one) for one in settings.files],
+                "sources": {name: options.kind for name, options in settings.sources.items()},
+                "outputs": {name: options.kind or name for name, options in settings.outputs.items()},
+                "remarks": settings.remarks,
+            }
+        )
+        return
     devices = sum(len(getattr(options, "devices", ())) for options in settings.sources.values())
     click.echo(
         f"{', '.join(click.format_filename(one) for one in settings.files)}: good. "

@@ -19,6 +19,7 @@ from rich.text import Text
 from commands import _history
 from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, read_or_exit
 from commands._probe import leave
+from commands._screen import json_option
 from config.settings import DeviceTable, ReconciliationTable, Settings
 from config.words import nearest
 from history.queries import History
@@ -86,13 +87,15 @@ class Comparison:
 @click.command(short_help="Compare channels that measure the same energy.")
 @click.argument("name", required=False)
 @click.option("--since", help=f"The first day, 2026-03-31 say. Default: {_DAYS} days ago.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 @config_option
 def command(name: str | None, since: str | None, path: Path | None, *, as_json: bool) -> None:
     """Compare the views of [reconciliations.NAME], or of all of them.
 
     The status is 0 where the newest complete day and all of them together are within the tolerance, 3 where they are
     not, 1 where there is no complete day.
+
+    Example: ./orchestrator.py compare house --since 2026-11-01
     """
     settings = read_or_exit(chosen(path))
     tables = settings.reconciliations

@@ -25,6 +25,7 @@ from commands._configuration import chosen
 from commands._discover_mqtt import Address
 from commands._discovery import EXIT_FAILED, EXIT_PARTLY, Discovery
 from commands._probe import leave, quietly
+from commands._screen import json_option
 from config.env import read_env
 from config.words import printable
 
@@ -49,7 +50,6 @@ class _Units(click.ParamType[range]):
         return self.fail(f"{value!r} is no range of addresses: 1-{_LAST_UNIT}, say", param, ctx)
 
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 _wait_option = click.option(
     "--wait",
     "wait_s",
@@ -63,7 +63,7 @@ Look = Callable[[], Discovery]
 
 
 @click.group(invoke_without_command=True)
-@_json_option
+@json_option
 @click.pass_context
 @quietly
 def command(context: click.Context, *, as_json: bool) -> None:
@@ -71,6 +71,8 @@ def command(context: click.Context, *, as_json: bool) -> None:
 
     Without a kind: modbus, i2c and gpio on the wires, kasa and tuya in the network. It only reads. Stop the house
     first: it has its ports for itself. Status 1: nothing was found; 3: something is in the way of more.
+
+    Example: ./orchestrator.py discover modbus --units 1-32
     """
     if context.invoked_subcommand is None:
         _load_secrets()
@@ -100,10 +102,13 @@ def command(context: click.Context, *, as_json: bool) -> None:
     metavar="S",
     help="How long a unit may take.",
 )
-@_json_option
+@json_option
 @quietly
 def modbus(units: range, ports: tuple[str, ...], timeout_s: float, *, as_json: bool) -> None:
-    """Look for PZEM meters on serial ports."""
+    """Look for PZEM meters on serial ports.
+
+    Example: ./orchestrator.py discover modbus --units 1-32
+    """
     _look({"modbus": lambda: _discover_modbus.look(ports, units, timeout_s)}, as_json=as_json)
 
 
@@ -111,29 +116,37 @@ def modbus(units: range, ports: tuple[str, ...], timeout_s: float, *, as_json: b
 @click.option(
     "--bus", "buses", multiple=True, type=click.IntRange(0, 255), metavar="N", help="Only /dev/i2c-N; may be repeated."
 )
-@_json_option
+@json_option
 @quietly
 def i2c(buses: tuple[int, ...], *, as_json: bool) -> None:
-    """Look for INA219, INA226, INA260 and INA3221 on I2C buses."""
+    """Look for INA219, INA226, INA260 and INA3221 on I2C buses.
+
+    Example: ./orchestrator.py discover i2c --bus 1
+    """
     _look({"i2c": lambda: _discover_i2c.look(buses)}, as_json=as_json)
 
 
 @command.command(short_help="Pins for pulses.")
-@_json_option
+@json_option
 @quietly
 def gpio(*, as_json: bool) -> None:
-    """Show the GPIO chips and who uses their lines."""
+    """Show the GPIO chips and who uses their lines.
+
+    Example: ./orchestrator.py discover gpio --json
+    """
     _look({"gpio": _discover_gpio.look}, as_json=as_json)
 
 
 @command.command(short_help="Kasa and Tapo plugs.")
 @click.option("--target", default=_EVERYBODY, show_default=True, metavar="ADDRESS", help="Whom to call.")
-@_json_option
+@json_option
 @quietly
 def kasa(target: str, *, as_json: bool) -> None:
     """Call the Kasa and Tapo plugs of the network.
 
     The account of newer ones is taken from KASA_USERNAME and KASA_PASSWORD, in the environment or in .env.
+
+    Example: ./orchestrator.py discover kasa --target 192.168.1.255
     """
     _load_secrets()
     _look({"kasa": lambda: _discover_kasa.look(target, _KASA_S)}, as_json=as_json)
@@ -143,10 +156,13 @@ def kasa(target: str, *, as_json: bool) -> None:
 @click.option(
     "--keys", "keys_file", default=_discover_tuya.KEYS_FILE, show_default=True, help="What the tinytuya wizard wrote."
 )
-@_json_option
+@json_option
 @quietly
 def tuya(keys_file: str, *, as_json: bool) -> None:
-    """Listen to the Tuya devices of the network."""
+    """Listen to the Tuya devices of the network.
+
+    Example: ./orchestrator.py discover tuya --keys devices.json
+    """
     _look({"tuya": lambda: _discover_tuya.look(keys_file)}, as_json=as_json)
 
 
@@ -159,7 +175,7 @@ def _broker_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--tls", is_flag=True, help="By TLS; then the port is mostly 8883."),
         click.option("--ca-file", default="", help="PEM file of who signed the broker's certificate."),
         _wait_option,
-        _json_option,
+        json_option,
     ):
         command = option(command)
     return command
@@ -169,7 +185,10 @@ def _broker_options(command: Callable[..., None]) -> Callable[..., None]:
 @_broker_options
 @quietly
 def mqtt(wait_s: float, *, as_json: bool, **address: Any) -> None:
-    """Listen to everything on a broker, and recognise who speaks there."""
+    """Listen to everything on a broker, and recognise who speaks there.
+
+    Example: ./orchestrator.py discover mqtt --host nas --wait 60
+    """
     _load_secrets()
     _look({"mqtt": lambda: _discover_mqtt.look(Address(**address), wait_s)}, as_json=as_json)
 
@@ -179,7 +198,10 @@ def mqtt(wait_s: float, *, as_json: bool, **address: Any) -> None:
 @click.option("--mac", default="", help="In Hildebrand's cloud instead: the display with this MAC.")
 @quietly
 def glow(wait_s: float, mac: str, *, as_json: bool, **address: Any) -> None:
-    """Listen for Glow displays on a broker of the house, or with --mac in Hildebrand's cloud."""
+    """Listen for Glow displays on a broker of the house, or with --mac in Hildebrand's cloud.
+
+    Example: ./orchestrator.py discover glow --host nas --wait 60
+    """
     _load_secrets()
     where = Address(**address)
     if mac:

@@ -30,6 +30,8 @@ def command(kind: str | None) -> None:
     """Print every option with its default.
 
     All of them, as one configuration, or those of one KIND of source or output.
+
+    Example: ./orchestrator.py example pulse
     """
     modules = [f"workers.{kind_}" for kind_ in workers.kinds()]
     modules += [f"writer.outputs.{kind_}" for kind_ in writer.kinds()]

@@ -17,6 +17,7 @@ from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, r
 from commands._export import DAY, STEPS_S, Stretch, last_month, month_of, months_between, rows, wanted_of, write
 from commands._probe import leave, quietly
 from commands._progress import shown_progress
+from commands._screen import json_option
 from config.settings import Settings
 from config.words import nearest
 from history.queries import History
@@ -55,7 +56,7 @@ class Made:
 @click.option("--step", type=click.Choice([*STEPS_S, DAY]), default="1h", show_default=True, help="One row for each.")
 @click.option("--out", help="A file (.csv or .csv.gz), a directory, or - for stdout. By default data_dir/export.")
 @click.option("--again", is_flag=True, help="Write months anew that are there already.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 @quietly
 def command(
     *,
@@ -75,6 +76,8 @@ def command(
     The columns are time, source, device, metric, n, mean, min, max, last and increase. Times are UTC, each the
     beginning of its step; `increase` is what a register rose in it. Days and months are those of the site. Months
     that were written already are left alone, so what was interrupted goes on where it was.
+
+    Example: ./orchestrator.py export --month last --step day
     """
     settings = read_or_exit(chosen(path))
     if month and (first or last):

@@ -38,6 +38,8 @@ def command() -> None:
 
     Where to find it stands in [outputs.influx] of the configuration, or in .env (INFLUX_HOST, INFLUX_ORG and so on).
     An administrator's token has to be in the variable INFLUX_TOKEN.
+
+    Example: ./orchestrator.py influx setup
     """
 
 
@@ -57,6 +59,8 @@ def setup(path: Path | None, output: str | None, token_env: str, *, save_tokens:
     """Make the buckets, what fills them, and a token each for the writer and for Grafana.
 
     What is there already stays as it is, so this can be run again at any time.
+
+    Example: ./orchestrator.py influx setup --save-tokens
     """
     place = place_or_exit(path, output, token_env)
     with _connected(place) as store:
@@ -77,7 +81,10 @@ def setup(path: Path | None, output: str | None, token_env: str, *, save_tokens:
 @json_option
 @_which
 def verify(path: Path | None, output: str | None, token_env: str, *, as_json: bool) -> None:
-    """Look whether everything is there that `setup` makes. Status 1 if something is missing."""
+    """Look whether everything is there that `setup` makes. Status 1 if something is missing.
+
+    Example: ./orchestrator.py influx verify --output influx
+    """
     place = place_or_exit(path, output, token_env)
     found: list[Seen] = []
     for seen in looks(place, _again("setup", path, output)):
@@ -104,6 +111,8 @@ def backfill(path: Path | None, output: str | None, token_env: str, first: str, 
     """Sum up the raw readings of a time anew, in every bucket.
 
     Late readings are summed up by themselves; this is for what was written by others, or before `setup`.
+
+    Example: ./orchestrator.py influx backfill --from 2026-11-03 --to 2026-11-04
     """
     place = place_or_exit(path, output, token_env)
     with _connected(place) as store:
@@ -133,7 +142,10 @@ def backfill(path: Path | None, output: str | None, token_env: str, first: str, 
 @command.command("delete-buckets", short_help="Deletes all buckets with all that is in them.")
 @_which
 def delete_buckets(path: Path | None, output: str | None, token_env: str) -> None:
-    """Delete all buckets with all that is in them, and the tasks and tokens that `setup` made for them."""
+    """Delete all buckets with all that is in them, and the tasks and tokens that `setup` made for them.
+
+    Example: ./orchestrator.py influx delete-buckets --output influx
+    """
     place = place_or_exit(path, output, token_env)
     with _connected(place) as store:
         if not store.buckets:

@@ -26,7 +26,10 @@ _BYTES: Final = 32
 @click.option("--yes", is_flag=True, help="Make the key that there is invalid without a question.")
 @config_option
 def command(path: Path | None, *, yes: bool) -> None:
-    """Make a key for those who ask from other machines."""
+    """Make a key for those who ask from other machines.
+
+    Example: ./orchestrator.py key --yes
+    """
     file = chosen(path)
     if is_demo(file):
         leave("the demo house has no key; write config/site.toml first: ./orchestrator.py init", EXIT_CONFIGURATION)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -15,22 +14,25 @@ from rich.text import Text
 
 from commands._configuration import chosen, config_option, read_or_exit
 from commands._learn_states import learn_states
-from commands._ledger import ask, channel_or_exit, local_time, opened, utc_ns_or_exit
+from commands._ledger import carry_out, channel_or_exit, local_time, opened, utc_ns_or_exit
 from commands._probe import leave
+from commands._screen import json_option
 from logbook.entries import Entry, Kind
-from writer.errands import Errand, Repair, SetReading, Undo
+from writer.errands import Repair, SetReading, Undo
 from writer.ledger import REGISTERS, Channel, Register
 from writer.register import UWH
 
 _WIDTH: Final = 80
 _USAGE: Final = 2
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+_NEXT: Final = "./orchestrator.py ledger entries"
 
 
 @click.group
 def command() -> None:
-    """Show and mend the registers of energy."""
+    """Show and mend the registers of energy.
+
+    Example: ./orchestrator.py ledger show
+    """
 
 
 command.add_command(learn_states)
@@ -41,7 +43,10 @@ command.add_command(learn_states)
 @config_option
 @json_option
 def show(channel: str | None, path: Path | None, *, as_json: bool) -> None:
-    """Show every register, or those of one CHANNEL, named source/device."""
+    """Show every register, or those of one CHANNEL, named source/device.
+
+    Example: ./orchestrator.py ledger show meter/esp32-meter
+    """
     settings = read_or_exit(chosen(path))
     with opened(settings) as outbox:
         names = [channel_or_exit(outbox, channel)] if channel else sorted(outbox.channels)
@@ -72,7 +77,10 @@ def show(channel: str | None, path: Path | None, *, as_json: bool) -> None:
 @config_option
 @json_option
 def entries(channel: str | None, path: Path | None, *, whole: bool, as_json: bool) -> None:
-    """List what happened to the registers: resets, glitches, estimates, repairs."""
+    """List what happened to the registers: resets, glitches, estimates, repairs.
+
+    Example: ./orchestrator.py ledger entries meter/esp32-meter --all
+    """
     settings = read_or_exit(chosen(path))
     with opened(settings) as outbox:
         if channel:
@@ -112,6 +120,7 @@ def entries(channel: str | None, path: Path | None, *, whole: bool, as_json: boo
 @click.option("--export", "exported", is_flag=True, help="On the register of export.")
 @click.option("--note", default="", help="Why.")
 @config_option
+@json_option
 def repair(
     channel: str | None,
     add_kwh: float | None,
@@ -121,8 +130,12 @@ def repair(
     *,
     exported: bool,
     note: str,
+    as_json: bool,
 ) -> None:
-    """Book energy on CHANNEL that was missed, at the time that it belongs to; `ledger undo` takes it back."""
+    """Book energy on CHANNEL that was missed, at the time that it belongs to; `ledger undo` takes it back.
+
+    Example: ./orchestrator.py ledger repair grid --add-kwh 1.5 --at 2026-03-31
+    """
     settings = read_or_exit(chosen(path))
     with opened(settings) as outbox:
         if entry is not None:
@@ -144,35 +157,37 @@ def repair(
             errand = Repair(channel_or_exit(outbox, channel), metric, round(add_kwh * 1000 * UWH), at_ns, note)
         else:
             leave("say what to book: CHANNEL --add-kwh 1.5 --at 2026-03-31T18:30, or --entry NO.", _USAGE)
-    _carry_out(path, errand)
+    carry_out(settings, errand, as_json=as_json, next_step=_NEXT)
 
 
 @command.command(short_help="Take back what an entry booked.")
 @click.argument("entry", type=int)
 @config_option
-def undo(entry: int, path: Path | None) -> None:
-    """Take back what ENTRY booked, a repair or anything else."""
-    _carry_out(path, Undo(entry))
+@json_option
+def undo(entry: int, path: Path | None, *, as_json: bool) -> None:
+    """Take back what ENTRY booked, a repair or anything else.
+
+    Example: ./orchestrator.py ledger undo 17
+    """
+    carry_out(read_or_exit(chosen(path)), Undo(entry), as_json=as_json, next_step=_NEXT)
 
 
 @command.command("set-reading", short_help="Say what the face of the meter shows.")
 @click.argument("channel")
 @click.argument("kwh", type=click.FloatRange(0, 1e9))
 @config_option
-def set_reading(channel: str, kwh: float, path: Path | None) -> None:
+@json_option
+def set_reading(channel: str, kwh: float, path: Path | None, *, as_json: bool) -> None:
     """Say what the face of the meter of CHANNEL shows now, in KWH.
 
     From then on `meter_reading_wh` shows the same as the meter; the next time this tells what was missed.
+
+    Example: ./orchestrator.py ledger set-reading meter/grid 12345.6
     """
-    with opened(read_or_exit(chosen(path))) as outbox:
+    settings = read_or_exit(chosen(path))
+    with opened(settings) as outbox:
         name = channel_or_exit(outbox, channel)
-    _carry_out(path, SetReading(name, round(kwh * 1000 * UWH)))
-
-
-def _carry_out(path: Path | None, errand: Errand) -> None:
-    answer = ask(read_or_exit(chosen(path)), errand)
-    click.echo(answer, err=answer.startswith("✗"))
-    sys.exit(1 if answer.startswith("✗") else 0)
+    carry_out(settings, SetReading(name, round(kwh * 1000 * UWH)), as_json=as_json, next_step=_NEXT)
 
 
 def _what(entry: Entry) -> str:

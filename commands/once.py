@@ -17,7 +17,8 @@ from channel import Receiver, Sender, pair
 from commands._configuration import chosen, config_option, read_or_exit
 from commands._house import writer_plan
 from commands._probe import EXIT_PARTLY, leave, quietly, running_house
-from commands._trial import Outcome, json_option, show, summed_up, tried, wait_option, wanted_or_exit
+from commands._screen import json_option
+from commands._trial import Outcome, show, summed_up, tried, wait_option, wanted_or_exit
 from config.settings import Settings
 from config.words import printable
 from reading import Reading
@@ -60,6 +61,8 @@ def command(source: str | None, path: Path | None, wait_s: float, as_json: bool)
 
     All of them if no SOURCE is named. What an output does not take now waits for the house. Status 1: it failed; 3:
     some of it failed.
+
+    Example: ./orchestrator.py once meter --wait 30
     """
     settings = read_or_exit(chosen(path))
     wanted = wanted_or_exit(settings, source)

@@ -72,7 +72,10 @@ class _Address(click.ParamType[int]):
 
 @click.group
 def command() -> None:
-    """Find, test and set up PZEM meters; stop the house first."""
+    """Find, test and set up PZEM meters; stop the house first.
+
+    Example: ./orchestrator.py pzem scan --port /dev/ttyUSB0
+    """
 
 
 @command.command("scan")
@@ -80,7 +83,10 @@ def command() -> None:
 @click.option("--first", type=_unit, default=1, show_default=True, help="The first address to ask.")
 @click.option("--last", type=_unit, default=_LAST_UNIT, show_default=True, help="The last one.")
 def scan_command(first: int, last: int, **line: Any) -> None:
-    """Ask every address who is there. It writes nothing; all addresses take about a minute."""
+    """Ask every address who is there. It writes nothing; all addresses take about a minute.
+
+    Example: ./orchestrator.py pzem scan --port /dev/ttyUSB0 --last 32
+    """
     if first > last:
         _leave(f"--first {first} is behind --last {last}", EXIT_CONFIGURATION)
     target = _target(**line)
@@ -105,11 +111,14 @@ def scan_command(first: int, last: int, **line: Any) -> None:
     click.echo("Next: a [[sources.….devices]] table for each, with name, unit and model: docs/sources/pzem.md")
 
 
-@command.command("test")
+@command.command("test", short_help="Read units once and print what they show.")
 @_line_options
 @click.option("--unit", "units", type=_unit, multiple=True, help="Only this one; may be given more than once.")
 def test_command(units: tuple[int, ...], **line: Any) -> None:
-    """Read units once and print what they show: those of the configuration, or those named by --unit."""
+    """Read units once and print what they show: those of the configuration, or those named by --unit.
+
+    Example: ./orchestrator.py pzem test --unit 1 --unit 2
+    """
     target = _target(**line)
     wanted = units or tuple(device.unit for device in target.devices)
     if not wanted:
@@ -160,6 +169,8 @@ def set_address_command(old: int, new: int, yes: bool, **line: Any) -> None:
     """Give the unit at address OLD the address NEW. OLD may be `any` if there is only one unit on the wires.
 
     Every new unit has address 1: connect them one at a time.
+
+    Example: ./orchestrator.py pzem set-address 1 7
     """
     if old == new:
         _leave(f"unit {old} has that address already, as far as you say", EXIT_CONFIGURATION)
@@ -179,13 +190,16 @@ def set_address_command(old: int, new: int, yes: bool, **line: Any) -> None:
     click.echo(f"Next: write {new} on the unit, and unit = {new} into its [[sources.….devices]] table")
 
 
-@command.command("set-shunt")
+@command.command("set-shunt", short_help="Tell a 017 which shunt is fitted.")
 @_line_options
 @click.argument("unit", type=_unit)
 @click.argument("amperes", type=click.Choice([str(amperes) for amperes in sorted(SHUNT_CODE)]))
 @_yes
 def set_shunt_command(unit: int, amperes: str, yes: bool, **line: Any) -> None:
-    """Tell a 017 which shunt is fitted: AMPERES is what stands on the shunt itself (at 75 mV)."""
+    """Tell a 017 which shunt is fitted: AMPERES is what stands on the shunt itself (at 75 mV).
+
+    Example: ./orchestrator.py pzem set-shunt 1 100
+    """
     target = _target(**line)
     with _opened(target) as bus:
         found = _identified(bus, unit)
@@ -206,7 +220,10 @@ def set_shunt_command(unit: int, amperes: str, yes: bool, **line: Any) -> None:
 @click.argument("unit", type=_unit)
 @_yes
 def reset_energy_command(unit: int, yes: bool, **line: Any) -> None:
-    """Set the energy counter of a unit itself to zero. What wattherd has booked stays booked."""
+    """Set the energy counter of a unit itself to zero. What wattherd has booked stays booked.
+
+    Example: ./orchestrator.py pzem reset-energy 1
+    """
     target = _target(**line)
     with _opened(target) as bus:
         found = _identified(bus, unit)

@@ -18,6 +18,7 @@ from commands._configuration import ROOT, SITE, config_option
 from commands._probe import leave, quietly
 from commands._progress import shown_progress
 from commands._restore import UNFINISHED, Refused, Restored, Target
+from commands._screen import json_option
 from supervise.instance import AlreadyRunning, lock
 
 _FAILED: Final = 1
@@ -32,13 +33,15 @@ _FAILED: Final = 1
     help="Put everything into this directory, configuration and data, as a house of its own beside yours.",
 )
 @click.option("--check", is_flag=True, help="Only prove that the archive is whole; restores nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 @quietly
 def command(archive: Path, path: Path | None, into: Path | None, *, check: bool, as_json: bool) -> None:
     """Put a house back from ARCHIVE.
 
     Its data goes to the data_dir of its configuration, where nothing may be yet, and the configuration to where there
     is none; one that is there already stays, and the one of the backup is put beside it. The house must not run.
+
+    Example: ./orchestrator.py restore wattherd-backup-20261128.tar.gz
     """
     try:
         with _archive.opened(archive) as (tar, manifest, entries):

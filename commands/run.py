@@ -23,7 +23,10 @@ from supervise.parent import Parent
 @click.command
 @config_option
 def command(path: Path | None) -> None:
-    """Start the house: the demo unless config/site.toml exists. Ctrl-C or SIGTERM stops it, SIGHUP reloads."""
+    """Start the house: the demo unless config/site.toml exists. Ctrl-C or SIGTERM stops it, SIGHUP reloads.
+
+    Example: ./orchestrator.py run --config config/site.toml
+    """
     file = chosen(path)
     settings = read_or_exit(file)
     if problem := _unusable(settings.data_dir):

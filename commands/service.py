@@ -34,6 +34,8 @@ def command() -> None:
     """Start the house with the machine, by systemd. `make install-service` calls this.
 
     Without systemd see deploy/README.md: supervisord and cron can start it too.
+
+    Example: ./orchestrator.py service install --user pi
     """
 
 
@@ -42,7 +44,10 @@ def command() -> None:
 @click.option("--user", help="Who runs the house; by default the owner of the directory in which wattherd lies.")
 @destdir_option
 def install(path: Path | None, user: str | None, destdir: Path | None) -> None:
-    """Write the units for this house and start it. Asks nothing; a second time it changes only what has changed."""
+    """Write the units for this house and start it. Asks nothing; a second time it changes only what has changed.
+
+    Example: ./orchestrator.py service install --user pi
+    """
     if path is None and not SITE.exists():
         leave("there is no config/site.toml yet: a demo house is no service; write one first", EXIT_CONFIGURATION)
     settings = read_or_exit(chosen(path))
@@ -71,7 +76,10 @@ def install(path: Path | None, user: str | None, destdir: Path | None) -> None:
 @command.command
 @destdir_option
 def uninstall(destdir: Path | None) -> None:
-    """Stop the house and take its units away. Data and configuration stay where they are."""
+    """Stop the house and take its units away. Data and configuration stay where they are.
+
+    Example: ./orchestrator.py service uninstall
+    """
     if destdir is None:
         _root_and_systemd_or_exit()
     top = destdir or Path("/")

@@ -10,7 +10,8 @@ import click
 
 from commands._configuration import chosen, config_option, read_or_exit
 from commands._probe import quietly, running_house
-from commands._trial import json_option, show, summed_up, tried, wait_option, wanted_or_exit
+from commands._screen import json_option
+from commands._trial import show, summed_up, tried, wait_option, wanted_or_exit
 from workers import source_class
 
 
@@ -24,6 +25,8 @@ def command(source: str | None, path: Path | None, wait_s: float, as_json: bool)
     """Read sources once and print what they say; write nothing.
 
     All of them if no SOURCE is named. Status 1: it failed; 3: some of it failed.
+
+    Example: ./orchestrator.py test meter --wait 30
     """
     settings = read_or_exit(chosen(path))
     wanted = wanted_or_exit(settings, source)

@@ -56,7 +56,8 @@ def test_a_running_house_is_shown_mended_and_told_what_its_meter_shows(house: Ho
     assert "0.040" in told
     assert all(len(line) <= 80 for line in told.splitlines())
     status, told = ask(house, "ledger", "repair", "house", "--add-kwh", "1.5", "--note", "the meter was off")
-    assert (status, told) == (0, "✓ meter/house, import: 1.500 kWh booked; the register is 1.540 kWh now.\n")
+    booked = "✓ meter/house, import: 1.500 kWh booked; the register is 1.540 kWh now.\n"
+    assert (status, told) == (0, f"{booked}Next: ./orchestrator.py ledger entries\n")
     status, told = ask(house, "ledger", "set-reading", "meter/house", "12345.6")
     assert status == 0
     house.post({"device": "house", "boot": "b", "seq": 3, "pulses_total": 5050})
