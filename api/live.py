@@ -119,6 +119,8 @@ class Live:
         boot, offset_ns = boot_id(), at.utc_ns - at.monotonic_ns
         try:
             with outbox(outbox_path) as connection:
+                if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'state'").fetchone():
+                    return  # a new house, whose writer is making it just now
                 channels = states(dict(connection.execute("SELECT key, value FROM state")), "ledger/", Known)
         except sqlite3.Error as error:
             log.warning("the last values cannot be read from the outbox: %s; they come with the next readings", error)

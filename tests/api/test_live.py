@@ -255,6 +255,18 @@ def test_a_history_that_is_damaged_or_not_there_yet_is_no_reason_not_to_start(cl
         assert live.document().devices == []
 
 
+def test_an_outbox_that_is_just_being_made_knows_nothing_yet_and_is_no_trouble(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "outbox.db").touch()  # as a new writer leaves it for an instant
+    live = Live(Channels(settings()))
+    live.seed_registers(tmp_path / "outbox.db")
+    assert (live.document().devices, caplog.records) == ([], [])
+    (tmp_path / "outbox.db").write_bytes(b"this is no database" * 1000)
+    live.seed_registers(tmp_path / "outbox.db")
+    assert "come with the next readings" in caplog.text
+
+
 def test_the_configuration_says_more_of_a_channel() -> None:
     pounds = TariffTable(currency="GBP")
     house = replace(
