@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+import logs
 from tests.peers.carbon import Carbon, running_carbon
 from tests.peers.flux_checker import FluxChecker, running_flux_checker
 from tests.peers.graphite_web import GraphiteWeb, running_graphite_web
@@ -20,6 +21,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long one example takes says more about the machine than about us.
 settings.register_profile("wattherd", deadline=None)
 settings.load_profile("wattherd")
+
+
+@pytest.fixture(autouse=True)
+def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test wants hidden in the log is no secret to the next."""
+    monkeypatch.setattr(logs, "_secrets", [])
 
 
 @pytest.fixture(scope="session")

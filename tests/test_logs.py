@@ -20,11 +20,6 @@ ROOT = Path(__file__).parents[1]
 PIPE_BUF = 4096  # limits.h: a write to a pipe up to so many bytes is one piece
 
 
-@pytest.fixture(autouse=True)
-def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_secrets", [])
-
-
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     """What each write to stderr wrote."""

@@ -121,7 +121,8 @@ class House:
         notebook = self.directory / "notebook"
         if not notebook.exists():
             return []
-        return [msgspec.json.decode(line, type=Record) for line in notebook.read_bytes().splitlines()]
+        whole, _, _ = notebook.read_bytes().rpartition(b"\n")  # the last line may be in the middle of being written
+        return [msgspec.json.decode(line, type=Record) for line in whole.splitlines()]
 
     def numbers(self) -> list[Any]:
         return [record.values["pulses"] for record in self.records()]
