@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -136,15 +137,22 @@ def nothing_waits(house: House) -> bool:
     ) and bool(house.is_ready())
 
 
-@pytest.fixture
-def rested(tmp_path: Path) -> House:
-    """A house that has measured a little and was stopped."""
-    house = House(tmp_path / "house", OUTPUTS, ["a"]).started()
+@pytest.fixture(scope="module")
+def left_behind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a house leaves that has measured a little and was stopped."""
+    house = House(tmp_path_factory.mktemp("left"), OUTPUTS, ["a"]).started()
     for number in range(1, 4):
         assert house.post({"device": "a", "pulses_total": number, "power_w": number})[0] == 200
     wait_for(lambda: house.metric("wattherd_output_delivered_total", output="csv") == 3, "the readings to arrive")
     assert house.stop() == 0
-    return house
+    return house.data_dir
+
+
+@pytest.fixture
+def rested(left_behind: Path, tmp_path: Path) -> House:
+    """A house that rests: nobody else's to change."""
+    shutil.copytree(left_behind, tmp_path / "house" / "var")
+    return House(tmp_path / "house", OUTPUTS, ["a"])
 
 
 def test_a_house_that_rests_is_put_back_byte_for_byte(rested: House, tmp_path: Path) -> None:

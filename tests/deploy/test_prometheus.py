@@ -74,33 +74,27 @@ def test_the_rules_ring_when_they_should_and_not_before(promtool: str, case: str
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-@pytest.mark.parametrize(
-    ("alert", "instead"),
-    [
-        (rule["alert"], instead)
-        for rule in rules("alerts.yml")
-        for instead in (NEVER, ALWAYS)
-        if rule["expr"] != instead
-    ],
-)
-def test_an_alert_that_never_or_always_rang_would_be_noticed(
-    promtool: str, tmp_path: Path, alert: str, instead: str
-) -> None:
+@pytest.mark.parametrize("instead", [NEVER, ALWAYS])
+def test_an_alert_that_never_or_always_rang_would_be_noticed(promtool: str, tmp_path: Path, instead: str) -> None:
     """By one of the tests that name it."""
     broken = yaml.safe_load((RULES / "alerts.yml").read_text())
-    [rule] = [rule for group in broken["groups"] for rule in group["rules"] if rule.get("alert") == alert]
-    rule["expr"] = instead
+    mutants = [rule for group in broken["groups"] for rule in group["rules"] if rule["expr"] != instead]
+    for rule in mutants:
+        rule["expr"] = instead
     for file in RULES.glob("*.yml"):
         shutil.copy(file, tmp_path)
     (tmp_path / "alerts.yml").write_text(yaml.safe_dump(broken))
     for case in CASES:
-        whole = yaml.safe_load(case.read_text().replace("../../../deploy/prometheus/", ""))
-        whole["tests"] = [one for one in whole["tests"] if re.search(rf"\b{alert}\b", yaml.safe_dump(one))]
-        if whole["tests"]:
-            (tmp_path / f"test-{case.name}").write_text(yaml.safe_dump(whole))
+        text = case.read_text().replace("../../../deploy/prometheus/", "")
+        (tmp_path / f"test-{case.name}").write_text(text)
     tested = run(promtool, "test", "rules", *tmp_path.glob("test-*.yml"))
     assert tested.returncode == 1
-    assert re.search(r"\bexp:", tested.stdout + tested.stderr), "not what was expected, rather than not understood"
+    # What did not come as expected, rather than what was not understood.
+    noticed = set[str]()
+    for difference in tested.stderr.split("exp:")[1:]:
+        expected, got = ({*re.findall(r'alertname="(\w+)"', text)} for text in difference.split("got:"))
+        noticed |= expected - got if instead == NEVER else got - expected
+    assert noticed >= {rule["alert"] for rule in mutants}
 
 
 def test_the_rules_ask_only_for_series_that_there_are() -> None:

@@ -655,7 +655,7 @@ def wait_until_read(made: Bench) -> None:
         time.sleep(0.0005)
 
 
-@pytest.mark.parametrize(("both", "kills"), [(True, 500), (False, 200)], ids=["both-edges-500", "one-edge-200"])
+@pytest.mark.parametrize(("both", "kills"), [(True, 120), (False, 60)], ids=["both-edges", "one-edge"])
 def test_killed_readers_lose_and_double_no_pulse(both: bool, kills: int, monkeypatch: pytest.MonkeyPatch) -> None:
     device = {"name": "import", "output": "led", "max_power_w": 400_000, "min_pulse_ms": 2 if both else 0}
     decode = workers._gpio_chip.decode
@@ -696,7 +696,7 @@ def test_killed_readers_lose_and_double_no_pulse(both: bool, kills: int, monkeyp
         if one.origin:  # the writer takes the first of a number
             assert events.setdefault(one.origin.sequence, one.at_ns) == one.at_ns
     # A pulse without an event is one that a killed reader had read and not noted: enough kills fell where it hurts.
-    assert 0 < len(events) < len(stream.begun) - 20
+    assert 0 < len(events) < len(stream.begun) - kills // 25
     assert all(stream.begun[number - 1] == at_ns for number, at_ns in events.items())
 
 
