@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, ItemsView, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -24,10 +25,30 @@ import writer
 from commands.example import example_of
 from config.settings import OutputTable, SourceTable
 
+T = TypeVar("T")
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("api", "commands", "config", "history", "logbook", "supervise", "workers", "writer")
 FILES = sorted([*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))])
-TREES = {file.relative_to(ROOT): ast.parse(file.read_text(), str(file)) for file in FILES}
+
+
+class Each(dict[Path, T]):
+    """Of each file what `of` makes of it, when it is first asked for: most processes that run tests never ask."""
+
+    def __init__(self, paths: Iterable[Path], of: Callable[[Path], T]) -> None:
+        super().__init__(dict.fromkeys(paths))  # type: ignore[arg-type]
+        self._of = of
+
+    def __getitem__(self, path: Path) -> T:
+        if (made := super().__getitem__(path)) is None:
+            made = self[path] = self._of(path)
+        return made
+
+    def items(self) -> ItemsView[Path, T]:
+        return ItemsView(self)
+
+
+TREES = Each((file.relative_to(ROOT) for file in FILES), lambda path: ast.parse((ROOT / path).read_text(), str(path)))
 
 # Each layer may import those before it, and itself; nobody imports one that comes after.
 LAYERS = (
@@ -75,7 +96,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield from ((f"{module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-IMPORTS = {path: sorted({*imports(tree)}) for path, tree in TREES.items()}
+IMPORTS = Each(TREES, lambda path: sorted({*imports(TREES[path])}))
 
 
 def home(path: Path) -> str:
@@ -268,7 +289,12 @@ _MAKES_MUTABLES = {
 }
 
 
-@pytest.mark.parametrize("path", names(path for path in TREES if path.name != "orchestrator.py"))
+# What only the developers use has examples too, here and there.
+BESIDE = [file.relative_to(ROOT) for folder in ("bench", "tests") for file in sorted((ROOT / folder).rglob("*.py"))]
+WITH_EXAMPLES = [path for path in BESIDE if "\n    >>> " in (ROOT / path).read_text()]
+
+
+@pytest.mark.parametrize("path", names([*(path for path in TREES if path.name != "orchestrator.py"), *WITH_EXAMPLES]))
 def test_the_examples_in_the_docstrings_are_true(path: str) -> None:
     module = importlib.import_module(path.removesuffix(".py").replace("/", ".").removesuffix(".__init__"))
     failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
