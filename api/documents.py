@@ -75,6 +75,7 @@ class Device(Struct, frozen=True):
     last_values: Annotated[dict[str, Value] | None, Meta(description="only while it is stale: what it said last")] = (
         None
     )
+    sleeps: Annotated[bool, Meta(description="it may be silent while it is dark, and that is no fault")] = False
 
 
 class Live(Struct, frozen=True):

@@ -244,6 +244,7 @@ class Live:
                 clock,
                 {} if stale else heard.fresh(self._since_ns(name, at)),
                 heard.fresh(_NEVER_NS) if stale else None,
+                sleeps=self._channels.sleeps(name),
             )
 
     def _dated(self, heard: Heard) -> tuple[int, Literal["synced", "restamped", "unsynced", "held"]]:

@@ -65,7 +65,7 @@ export class Devices {
     row.swatch.className = `swatch of-${colourOf(key, device.role)}`;
     row.line.classList.toggle("stale", device.stale);
     say(row.state, device.stale ? "silent" : (device.values.state ?? ""));
-    row.state.className = `state ${device.stale ? "bad" : device.values.state ? "plain" : "none"}`;
+    row.state.className = `state ${moodOf(device)}`;
     say(row.power, device.stale ? "–" : ownValue(device));
     say(row.today, `${energy(today.energy_wh)}${today.estimated ? " ~" : ""}`);
     row.today.title = today.estimated ? "partly estimated" : "";
@@ -144,6 +144,11 @@ export function keyOf({ source, device }) {
 export function ago(age_s) {
   if (!known(age_s)) return "–";
   return age_s < 2.5 ? "just now" : `${duration(age_s)} ago`;
+}
+
+function moodOf(device) {
+  if (device.stale) return device.sleeps ? "plain" : "bad";
+  return device.values.state ? "plain" : "none";
 }
 
 /** Its power; for what has none (a gas meter, a thermometer) the first thing that it measures. */

@@ -7,16 +7,15 @@ const MOODS = ["good", "waiting", "bad", "unknown"];
 
 export class Health {
   #told = "";
+  #parts = null; // how many need attention; null: nobody knows
+  #silent = 0; // how many devices say nothing, though nothing may be wrong with their source
   #words = []; // [element, how it is worded, of which part]: ages in it grow
 
   /** Show what the api says of the house. */
   show(health) {
     const { reasons, sources, outputs } = health;
-    const parts = new Set(reasons.map((reason) => reason.part)).size;
-    this.#verdict(
-      parts ? "bad" : "good",
-      parts ? `${count(parts, "thing")} need${parts === 1 ? "s" : ""} attention` : "Everything is well",
-    );
+    this.#parts = new Set(reasons.map((reason) => reason.part)).size;
+    this.#judge();
     const attention = reasons.map((reason) => make("li", {}, make("b", {}, reason.part), " ", ...sentences(reason)));
     byId("attention-list").replaceChildren(...attention);
     show(byId("attention"), reasons.length > 0);
@@ -30,6 +29,20 @@ export class Health {
     show(byId("outputs-empty"), !outputs.length);
   }
 
+  /** So many devices say nothing. */
+  silent(devices) {
+    this.#silent = devices;
+    this.#judge();
+  }
+
+  #judge() {
+    if (this.#parts === null) return;
+    const needs = this.#parts === 1 ? "needs" : "need";
+    if (this.#parts) this.#verdict("bad", `${count(this.#parts, "thing")} ${needs} attention`);
+    else if (this.#silent) this.#verdict("waiting", `${count(this.#silent, "device")} silent`);
+    else this.#verdict("good", "Everything is well");
+  }
+
   /** What was said `since_s` ago is older now. */
   grow(since_s) {
     for (const [element, words, part] of this.#words) say(element, words(part, since_s));
@@ -37,6 +50,7 @@ export class Health {
 
   /** Nobody knows how the house is, because nobody answers. */
   unknown() {
+    this.#parts = null;
     this.#verdict("unknown", "No connection");
     show(byId("attention"), false);
   }

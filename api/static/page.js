@@ -104,6 +104,7 @@ class Page {
     this.now.live(data);
     this.devices.live(data);
     this.device.live(data);
+    this.health.silent(data.devices.filter((each) => each.stale && !each.sleeps).length);
   }
 
   /** Where some sources are simulated and others are not, say which. */

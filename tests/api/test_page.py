@@ -255,6 +255,9 @@ def test_a_source_that_stands_still_shows_as_stale_and_recovers(visitor: Visitor
     visitor.waits_for(f"{row}.classList.contains('stale')", "the freezer to be stale", 40)
     assert visitor.row("freezer")["power"] == "–"
     assert visitor.row("freezer")["age"].startswith("stale for ")
+    # "Everything is well" is not said over it, though no source is in trouble.
+    silent = visitor.page.locator("#devices-rows tr.stale").count()
+    assert visitor.text("#verdict") == f"{silent} {'device' if silent == 1 else 'devices'} silent"
     visitor.screenshot("stale-desktop-light")
     os.kill(pid(house, "source.cellar"), signal.SIGCONT)
     visitor.waits_for(f"/\\d/.test({row}.querySelector('.power').textContent)", "the number of the freezer")
