@@ -96,9 +96,12 @@ def check_realtime(settings: Settings, whose: Who, root: Path = ROOT) -> Iterato
         part, priority = f"source {source}", options.priority
         if priority:
             yield _priority(part, priority, whose)
-        if options.core >= 0 and options.core not in isolated:
+        if options.core in isolated:
+            yield Finding(part, "realtime.core", Mark.GOOD, f"core {options.core} is for this source alone")
+        elif options.core >= 0:
             what = f"core {options.core} is its own among ours, but other programs may run there"
-            yield Finding(part, "realtime.core", Mark.NOTE, what, f"isolcpus={options.core} on the kernel's line")
+            what_now = f"isolcpus={options.core} on the kernel's line, if edges are lost: docs/realtime.md"
+            yield Finding(part, "realtime.core", Mark.NOTE, what, what_now)
 
 
 def _priority(part: str, priority: int, whose: Who) -> Finding:
