@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Final
@@ -35,6 +36,15 @@ def chosen(path: Path | None) -> Path:
     found = path or (SITE if SITE.exists() else DEMO)
     relative = os.path.relpath(found)
     return Path(relative) if not relative.startswith("..") else found
+
+
+def named(path: Path | None) -> str:
+    """Return what a next command needs so that it is about the same house.
+
+    >>> named(Path("my house.toml")), named(None)
+    (" --config 'my house.toml'", '')
+    """
+    return f" --config {shlex.quote(click.format_filename(path))}" if path else ""
 
 
 def is_demo(path: Path) -> bool:

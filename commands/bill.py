@@ -16,8 +16,9 @@ from rich.text import Text
 
 from commands import _history
 from commands._bill import Bill, Share, bills, cuts_of, together
-from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, read_or_exit
+from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, named, read_or_exit
 from commands._probe import leave
+from commands._screen import say_next
 from config.settings import ChannelTable, Settings
 from config.words import nearest
 from history.periods import Period
@@ -78,6 +79,8 @@ def command(
     console.print(_by_band(whole := together(made)))
     for words in _remarks(whole):
         click.echo(words)
+    following = "audit" if by else f"bill {name} --from {from_day} --to {to_day} --by day"
+    say_next(f"./orchestrator.py {following}{named(path)}")
 
 
 def _days(today: date, first: str | None, last: str | None) -> tuple[date, date]:

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from commands._configuration import chosen, config_option, read_or_exit
+from commands._configuration import chosen, config_option, named, read_or_exit
 from commands._ledger import ask, carry_out, channel_or_exit, opened
 from commands._probe import leave
 from commands._screen import json_option, print_json
@@ -76,7 +76,7 @@ def replace(channel: str, note: str, path: Path | None, *, as_json: bool) -> Non
     settings = read_or_exit(chosen(path))
     with opened(settings) as outbox:
         name = channel_or_exit(outbox, channel)
-    carry_out(settings, Replace(name, note), as_json=as_json, next_step="./orchestrator.py ledger show")
+    carry_out(settings, Replace(name, note), as_json=as_json, next_step=f"./orchestrator.py ledger show{named(path)}")
 
 
 @command.command(short_help="Another purpose for the same device.")

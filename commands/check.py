@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from commands._configuration import EXIT_CONFIGURATION, chosen, complain, config_option, read
+from commands._configuration import EXIT_CONFIGURATION, chosen, complain, config_option, named, read
 from commands._screen import json_option, print_json
 from config.load import ConfigurationError
 
@@ -52,7 +52,7 @@ def command(path: Path | None, *, as_json: bool) -> None:
         click.echo("No [sources.…] yet, so nothing will be measured; config/example.toml shows every kind.")
     if not settings.outputs:
         click.echo("No [outputs.…] yet, so what is measured goes nowhere; [outputs.csv] is the simplest.")
-    click.echo(f"Next: ./orchestrator.py run{f' --config {click.format_filename(path)}' if path else ''}")
+    click.echo(f"Next: ./orchestrator.py run{named(path)}")
 
 
 def _count(number: int, noun: str) -> str:

@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from commands import _history
-from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, read_or_exit
+from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, named, read_or_exit
 from commands._probe import leave
-from commands._screen import json_option
+from commands._screen import json_option, say_next
 from config.settings import DeviceTable, ReconciliationTable, Settings
 from config.words import nearest
 from history.queries import History
@@ -117,6 +117,9 @@ def command(name: str | None, since: str | None, path: Path | None, *, as_json: 
     else:
         for one in found:
             _show(settings, one)
+        if any(one.status for one in found):
+            # A gap is the usual reason why two meters do not agree.
+            say_next(f"./orchestrator.py audit --since {first}{named(path)}")
     statuses = [one.status for one in found]
     sys.exit(_OUTSIDE if _OUTSIDE in statuses else max(statuses))
 

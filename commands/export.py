@@ -17,7 +17,7 @@ from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, r
 from commands._export import DAY, STEPS_S, Stretch, last_month, month_of, months_between, rows, wanted_of, write
 from commands._probe import leave, quietly
 from commands._progress import shown_progress
-from commands._screen import json_option
+from commands._screen import json_option, say_next
 from config.settings import Settings
 from config.words import nearest
 from history.queries import History
@@ -99,6 +99,9 @@ def command(
                 leave(f"\u2717 {error.filename or file}: {error.strerror}; name another place: --out", 1)
             made.append(Made(stretch, file, count))
     _tell(made, as_json=as_json)
+    newest = next((each.file for each in reversed(made) if each.file and (each.rows or each.skipped)), None)
+    if newest and not as_json:
+        say_next(f"{'zcat' if newest.suffix == '.gz' else 'cat'} {newest} | head -5")
     if not any(each.rows or each.skipped for each in made):
         sys.exit(_history.EXIT_NO_DATA)
 

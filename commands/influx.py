@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from commands._configuration import EXIT_CONFIGURATION, config_option
+from commands._configuration import EXIT_CONFIGURATION, config_option, named
 from commands._influx_backfill import Backfill
 from commands._influx_look import Seen, length, looks
 from commands._influx_place import Place, keep_in_env, mask, place_or_exit
@@ -239,7 +239,7 @@ def _warn(store: Store) -> None:
 
 def _again(verb: str, path: Path | None, output: str | None) -> str:
     words = f"./orchestrator.py influx {verb}"
-    words += f" --config {click.format_filename(path)}" if path else ""
+    words += named(path)
     return words + (f" --output {output}" if output else "")
 
 

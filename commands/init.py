@@ -15,7 +15,7 @@ import click
 
 from commands import _discover_glow, _discover_mqtt
 from commands._asking import Asking
-from commands._configuration import EXIT_CONFIGURATION, SITE, complain, env_file, read
+from commands._configuration import EXIT_CONFIGURATION, SITE, complain, env_file, named, read
 from commands._discover_mqtt import Address
 from commands._discovery import Discovery
 from commands._init_look import (
@@ -297,7 +297,7 @@ def _give(file: Path) -> None:
 
 def _report(session: _Session, target: Path, settings: Settings, copies: list[Path]) -> None:
     left_out = [block for block in (*session.draft.sources, *session.draft.outputs) if block.why_out]
-    words = f" --config {click.format_filename(target)}" if target != SITE else ""
+    words = named(target if target != SITE else None)
     drivers = missing_drivers(session.found)
     following = f"./orchestrator.py test{words}" if settings.sources else f"./orchestrator.py check{words}"
     if drivers and settings.sources:

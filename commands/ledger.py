@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from commands._configuration import chosen, config_option, read_or_exit
+from commands._configuration import chosen, config_option, named, read_or_exit
 from commands._learn_states import learn_states
 from commands._ledger import carry_out, channel_or_exit, local_time, opened, utc_ns_or_exit
 from commands._probe import leave
-from commands._screen import json_option
+from commands._screen import json_option, say_next
 from logbook.entries import Entry, Kind
 from writer.errands import Repair, SetReading, Undo
 from writer.ledger import REGISTERS, Channel, Register
@@ -68,7 +68,7 @@ def show(channel: str | None, path: Path | None, *, as_json: bool) -> None:
     for name, one in channels.items():
         for line in _remarks(one):
             click.echo(f"{name}: {line}")
-    click.echo("Next: ./orchestrator.py ledger entries")
+    say_next(f"{_NEXT}{named(path)}")
 
 
 @command.command(short_help="List resets, glitches, estimates, repairs.")
@@ -109,7 +109,7 @@ def entries(channel: str | None, path: Path | None, *, whole: bool, as_json: boo
     Console(width=_WIDTH, highlight=False).print(table)
     if len(shown) < len(found):
         click.echo(f"{len(found) - len(shown)} older ones: --all")
-    click.echo("Next, where one of them is wrong: ./orchestrator.py ledger undo NO.")
+    click.echo(f"Next, where one of them is wrong: ./orchestrator.py ledger undo NO.{named(path)}")
 
 
 @command.command(short_help="Book energy that was missed.")
@@ -157,7 +157,7 @@ def repair(
             errand = Repair(channel_or_exit(outbox, channel), metric, round(add_kwh * 1000 * UWH), at_ns, note)
         else:
             leave("say what to book: CHANNEL --add-kwh 1.5 --at 2026-03-31T18:30, or --entry NO.", _USAGE)
-    carry_out(settings, errand, as_json=as_json, next_step=_NEXT)
+    carry_out(settings, errand, as_json=as_json, next_step=f"{_NEXT}{named(path)}")
 
 
 @command.command(short_help="Take back what an entry booked.")
@@ -169,7 +169,7 @@ def undo(entry: int, path: Path | None, *, as_json: bool) -> None:
 
     Example: ./orchestrator.py ledger undo 17
     """
-    carry_out(read_or_exit(chosen(path)), Undo(entry), as_json=as_json, next_step=_NEXT)
+    carry_out(read_or_exit(chosen(path)), Undo(entry), as_json=as_json, next_step=f"{_NEXT}{named(path)}")
 
 
 @command.command("set-reading", short_help="Say what the face of the meter shows.")
@@ -187,7 +187,7 @@ def set_reading(channel: str, kwh: float, path: Path | None, *, as_json: bool) -
     settings = read_or_exit(chosen(path))
     with opened(settings) as outbox:
         name = channel_or_exit(outbox, channel)
-    carry_out(settings, SetReading(name, round(kwh * 1000 * UWH)), as_json=as_json, next_step=_NEXT)
+    carry_out(settings, SetReading(name, round(kwh * 1000 * UWH)), as_json=as_json, next_step=f"{_NEXT}{named(path)}")
 
 
 def _what(entry: Entry) -> str:

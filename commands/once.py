@@ -14,10 +14,10 @@ from typing import Final
 import click
 
 from channel import Receiver, Sender, pair
-from commands._configuration import chosen, config_option, read_or_exit
+from commands._configuration import chosen, config_option, named, read_or_exit
 from commands._house import writer_plan
 from commands._probe import EXIT_PARTLY, leave, quietly, running_house
-from commands._screen import json_option
+from commands._screen import json_option, say_next
 from commands._trial import Outcome, show, summed_up, tried, wait_option, wanted_or_exit
 from config.settings import Settings
 from config.words import printable
@@ -91,7 +91,7 @@ def command(source: str | None, path: Path | None, wait_s: float, as_json: bool)
     else:
         for one in outputs:
             click.echo(one.line)
-        click.echo("Next: ./orchestrator.py run")
+        say_next(f"./orchestrator.py run{named(path)}")
     status = summed_up([one.status for one in outcomes])
     sys.exit(status or (EXIT_PARTLY if any(one.delivered < one.accepted for one in outputs) else 0))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import tempfile
@@ -18,7 +19,7 @@ from commands._configuration import ROOT, SITE, config_option
 from commands._probe import leave, quietly
 from commands._progress import shown_progress
 from commands._restore import UNFINISHED, Refused, Restored, Target
-from commands._screen import json_option
+from commands._screen import json_option, say_next
 from supervise.instance import AlreadyRunning, lock
 
 _FAILED: Final = 1
@@ -50,6 +51,8 @@ def command(archive: Path, path: Path | None, into: Path | None, *, check: bool,
             if check:
                 _checked(tar, manifest, entries, total)
                 _tell(manifest, None, None, as_json=as_json)
+                if not as_json:
+                    say_next(f"./orchestrator.py restore {shlex.quote(str(archive))}, where nothing is yet")
                 return
             target = _target(manifest, configuration, path, into)
             restored = _restored(tar, manifest, entries, target)

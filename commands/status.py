@@ -12,7 +12,7 @@ import click
 from rich.console import Group
 from rich.live import Live
 
-from commands._configuration import chosen, config_option, read_or_exit
+from commands._configuration import chosen, config_option, named, read_or_exit
 from commands._probe import quietly
 from commands._screen import console, json_option, print_json, say_next
 from commands._status import status_of_house
@@ -54,7 +54,7 @@ def command(path: Path | None, every_s: float, *, once: bool, as_json: bool) -> 
         print_json(told(status))
     elif once or not screen.is_terminal:
         screen.print(Group(*shown(settings, status)))
-        say_next(next_command(status, f" --config {click.format_filename(path)}" if path else ""))
+        say_next(next_command(status, named(path)))
     else:
         try:
             with Live(Group(*shown(settings, status)), console=screen, auto_refresh=False, screen=True) as live:
@@ -64,4 +64,5 @@ def command(path: Path | None, every_s: float, *, once: bool, as_json: bool) -> 
                     live.update(Group(*shown(settings, status)), refresh=True)
         except KeyboardInterrupt:
             screen.print(Group(*shown(settings, status)))  # it stays when the screen of before comes back
+            say_next(next_command(status, named(path)))
     sys.exit(status.code)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from commands._configuration import chosen, config_option, read_or_exit
+from commands._configuration import chosen, config_option, named, read_or_exit
 from commands._probe import quietly, running_house
-from commands._screen import json_option
+from commands._screen import json_option, say_next
 from commands._trial import show, summed_up, tried, wait_option, wanted_or_exit
 from workers import source_class
 
@@ -42,7 +42,12 @@ def command(source: str | None, path: Path | None, wait_s: float, as_json: bool)
     if as_json:
         told = {one.source: one.told() for one in outcomes}
         click.echo(json.dumps({"sources": told}, ensure_ascii=False, indent=2))
-    elif source is None:
+    else:
         good = sum(not one.status for one in outcomes)
-        click.echo(f"{good} of {len(outcomes)} source{'' if len(outcomes) == 1 else 's'} good; nothing was written.")
+        if source is None:
+            click.echo(
+                f"{good} of {len(outcomes)} source{'' if len(outcomes) == 1 else 's'} good; nothing was written."
+            )
+        following = "verify" if good < len(outcomes) else "once" if house is None else "status"
+        say_next(f"./orchestrator.py {following}{named(path)}")
     sys.exit(summed_up([one.status for one in outcomes]))

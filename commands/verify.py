@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from commands._configuration import chosen, config_option, is_demo, read_or_exit
+from commands._configuration import chosen, config_option, is_demo, named, read_or_exit
 from commands._doctor import Finding, Mark, status_of
 from commands._doctor.disk_cost import cost_of
 from commands._doctor.files import check_csv, check_history
@@ -87,7 +87,7 @@ def command(
     """
     settings = read_or_exit(chosen(path))
     os.environ.update(settings.secrets)
-    words = f" --config {click.format_filename(path)}" if path else ""
+    words = named(path)
     places = Places(graphite_web.rstrip("/"), whisper, graphite_conf)
     found: list[Finding] = []
     with _progress(as_json=as_json) as tell:

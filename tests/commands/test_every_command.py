@@ -77,7 +77,7 @@ CALLS: dict[str, str | None] = {
     "discover glow": "--port 1 --wait 1",
     "influx verify": None,  # tests/commands/test_influx.py; it needs a server
     "export": "--from {day} --out {folder}/export.csv",
-    "init": "--no-network --config {folder}/new.toml",
+    "init": "--no-network --replace --config {folder}/new.toml",
     "ledger learn-states": None,  # tests/commands/test_learn_states.py
     "ledger show": "",
     "ledger entries": "",
@@ -90,6 +90,15 @@ CALLS: dict[str, str | None] = {
     "support": "--output {folder}/bundle.tar.gz",
     "test": "meter --wait 0.1",
     "verify": "--no-canary",
+}
+# Those that do not end with a next step when called so, and why.
+WITHOUT_NEXT = {
+    "channel rename": "it is renamed by now; tests/commands/test_ledger.py",
+    "channel repurpose": "it has another purpose by now; tests/commands/test_ledger.py",
+    **dict.fromkeys((name for name in CALLS if name.startswith("discover ")), "nothing is found, and why is told"),
+    "ledger undo": "it is undone by now; tests/commands/test_ledger.py",
+    "support": "two seconds; tests/commands/test_support.py",
+    "test": "one second; tests/commands/test_test.py",
 }
 NO_CONFIG = ("discover", "init", "restore")
 
@@ -178,6 +187,13 @@ def archive(house: House) -> Path:
     return archive
 
 
+def arguments(house: House, archive: Path, name: str) -> list[str | Path]:
+    yesterday = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 86_400))
+    call = (CALLS[name] or "").format(folder=house.directory, day=yesterday, archive=archive)
+    config = () if name.split()[0] in NO_CONFIG else ("--config", house.config)
+    return [*name.split(), *call.split(), *config]
+
+
 def called(*words: str | Path) -> Result:
     """Call a command as its process would, in this one: that is twenty times cheaper."""
     done = CliRunner().invoke(main, [str(word) for word in words])
@@ -187,14 +203,21 @@ def called(*words: str | Path) -> Result:
 
 @pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call is not None])
 def test_json_is_one_document_and_nothing_else(house: House, archive: Path, name: str) -> None:
-    yesterday = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 86_400))
-    call = (CALLS[name] or "").format(folder=house.directory, day=yesterday, archive=archive)
-    config = () if name.split()[0] in NO_CONFIG else ("--config", house.config)
-    done = called(*name.split(), *call.split(), *config, "--json")
+    done = called(*arguments(house, archive, name), "--json")
     assert done.exit_code in (0, 1, 3), done.stderr
     told = json.loads(done.stdout)
     assert isinstance(told, dict | list)
     assert "\x1b" not in done.output
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, call in CALLS.items() if call is not None and name not in WITHOUT_NEXT]
+)
+def test_a_command_ends_with_what_to_do_next(house: House, archive: Path, name: str) -> None:
+    done = called(*arguments(house, archive, name))
+    assert done.exit_code in (0, 1, 3), done.stderr
+    told = done.output.strip().splitlines()
+    assert re.search(r"^Next(, [^:]+)?: \S", told[-1]), told
 
 
 def test_a_configuration_with_a_mistake_is_told_to_programs_too(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def test_what_a_source_says_stands_in_every_output_with_its_register(tmp_path: P
             assert done.returncode == 0, done.stdout + done.stderr
             assert "✓ csv: " in done.stdout
             assert "✓ graphite: " in done.stdout
-            assert done.stdout.endswith("Next: ./orchestrator.py run\n")
-            assert max(map(len, done.stdout.splitlines())) <= 80
+            assert done.stdout.endswith(f"Next: ./orchestrator.py run --config {file}\n")
+            assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
             rows = csv_rows(tmp_path / "var" / "csv")
             assert len([row for row in rows if row[2:4] == ["fridge", "power_w"]]) == times
             registers = [float(row[4]) for row in rows if row[2:4] == ["fridge", "energy_wh"]]
