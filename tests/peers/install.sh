@@ -2,7 +2,7 @@
 # Installs the servers that the tests start for themselves on the loopback address, and leaves none of them running,
 # the MicroPython in which the files of deploy/esp32 are tested, and the checker of Flux.
 set -euo pipefail
-packages=(bc chromium cpio cron graphite-carbon graphite-web influxdb mosquitto nginx-light prometheus qemu-system-x86 systemd victoria-metrics xz-utils)
+packages=(bc chromium cpio cron docker-compose graphite-carbon graphite-web influxdb mosquitto nginx-light prometheus qemu-system-x86 systemd victoria-metrics xz-utils)
 command -v apt-get >/dev/null || { echo "make peers knows Debian only; elsewhere install: ${packages[*]}" >&2; exit 1; }
 missing=()
 for package in "${packages[@]}"; do dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package"); done
