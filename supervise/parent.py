@@ -268,6 +268,11 @@ class Parent:
                 log.warning("%s was to stop and ended %s", child.plan.name, _how(status))
             return
         child.stopping_at_s = child.aborted_at_s = None
+        if self._stop_deadline_s is not None and status == 0:
+            # Whoever told us to stop told the whole group. The writer is needed until the channels are empty.
+            child.wanted = child.plan.role is Role.WRITER
+            child.due_s = 0.0
+            return
         child.vitals.add("failures")
         pause_s = child.restarts.pause_s(now_s, now_s - life.since_s, status)
         child.due_s = now_s + pause_s

@@ -177,6 +177,20 @@ def test_sources_stop_before_the_writer(make: HouseMaker) -> None:
     assert order[-1] in ("writer", "api")
 
 
+def test_whoever_tells_the_whole_group_to_stop_gets_a_writer_that_stays_until_all_is_taken(make: HouseMaker) -> None:
+    house = make(meter="slow-to-leave", supervise={"stop_within_s": 60.0})
+    house.running("meter", "writer", "api")
+    first = house.pid("writer")
+    house.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: "stopping (SIGTERM)" in house.log, "the parent to stop")
+    for name in ("writer", "api"):
+        os.kill(house.pid(name), signal.SIGTERM)
+    assert house.process.wait(30) == 0
+    assert house.pid("writer") != first, "what the source says last is still taken"
+    assert len(house.events("api", "started")) == 1
+    assert "WARNING" not in house.log
+
+
 def test_a_process_deaf_to_sigterm_is_killed_in_time(make: HouseMaker) -> None:
     house = make(meter="deaf", supervise={"stop_within_s": 1.0})
     house.running("meter")
