@@ -185,11 +185,11 @@ def _page(site: str, style: str, *scripts: str) -> str:
 
 def _links(site: str) -> str:
     sections = "\n".join(
-        f"<section>\n<h2>{escape(title)}</h2>\n<ul>\n"
+        f'<section class="card">\n<h2>{escape(title)}</h2>\n<dl>\n'
         + "\n".join(
-            f'<li><a href="{escape(path)}">{escape(name)}</a> {escape(what)}</li>' for path, name, what in links
+            f'<dt><a href="{escape(path)}">{escape(name)}</a></dt><dd>{escape(what)}</dd>' for path, name, what in links
         )
-        + "\n</ul>\n</section>"
+        + "\n</dl>\n</section>"
         for title, links in _LINKS
     )
     return f"""<!doctype html>
@@ -203,11 +203,13 @@ def _links(site: str) -> str:
 <link rel="stylesheet" href="/static/page.css">
 </head>
 <body>
-<main>
-<h1>{escape(site)}</h1>
+<div id="inside">
+<header><h1>{escape(site)}</h1></header>
+<main id="main" class="links">
 {sections}
-<p>wattherd {escape(VERSION)}</p>
 </main>
+<footer><span>wattherd {escape(VERSION)}</span></footer>
+</div>
 </body>
 </html>
 """

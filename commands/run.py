@@ -75,7 +75,7 @@ def _banner(file: Path, settings: Settings) -> str:
     if is_demo(file):
         lines += [
             "DEMO HOUSE: everything below is simulated; no meter is read.",
-            "For a house of your own copy what you need from config/example.toml to config/site.toml.",
+            "For a house of your own, which it looks for and asks about: ./orchestrator.py init",
             "",
         ]
     lines.append(f"wattherd · site {settings.site.name} · {', '.join(str(one) for one in settings.files)}")
