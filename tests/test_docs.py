@@ -14,7 +14,9 @@ import pytest
 
 import orchestrator
 from commands._configuration import catalog
+from config.interface import Api
 from config.load import ConfigurationError, load
+from config.settings import ClockRules, Site, Supervise, Writer
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -194,6 +196,23 @@ def test_a_configuration_with_a_mistake_would_be_found(tmp_path: Path) -> None:
     assert flaws_in("[site]\ntimezone = 5\n", tmp_path)
 
 
+TABLES = {"site": Site, "supervise": Supervise, "writer": Writer, "clock": ClockRules, "api": Api}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_that_is_named_in_a_sentence_exists(name: str) -> None:
+    """`[writer] commit_interval_s`, `kind = "csv"`: those in whole configurations are read above."""
+    unknown = []
+    for table, key in re.findall(r"`\[([a-z_.]+)\] ([a-z_]+)", text_of(name)):
+        group, _, kind = table.partition(".")
+        options = catalog().output_options(kind) if group == "outputs" else TABLES.get(table)
+        if options is None or key not in {field.encode_name for field in msgspec.structs.fields(options)}:
+            unknown.append(f"[{table}] {key}")
+    kinds = {*catalog().source_kinds(), *catalog().output_kinds(), "cpu_temperature"}  # what CONTRIBUTING.md adds
+    unknown += [kind for kind in re.findall(r"`kind = \"(\w+)\"", text_of(name)) if kind not in kinds]
+    assert unknown == []
+
+
 def test_the_configuration_of_the_readme_is_whole(tmp_path: Path) -> None:
     [block] = blocks("README.md", "toml")
     site = tmp_path / "site.toml"
@@ -201,3 +220,44 @@ def test_the_configuration_of_the_readme_is_whole(tmp_path: Path) -> None:
     settings = load(site, catalog(), merge=False, base_directory=tmp_path)
     assert settings.sources
     assert settings.outputs
+
+
+# ---- evidence
+
+
+@pytest.fixture(scope="module")
+def tests_there() -> set[str]:
+    return {
+        test
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for test in re.findall(r"^ *(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_test_that_is_named_as_evidence_exists(name: str, tests_there: set[str]) -> None:
+    named = re.findall(r"`(test_\w+)`", text_of(name))
+    made_up = {"test_a_killed_writer_loses_nothing"}  # in CONTRIBUTING.md, for its style
+    assert [test for test in named if test not in tests_there | made_up] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_that_is_named_exists(name: str) -> None:
+    folders = "api|bench|commands|config|deploy|docs|history|logbook|requirements|supervise|tests|workers|writer"
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", text_of(name))
+    of_the_reader = {"config/site.toml", "config/conf.d/"}
+    of_the_reader |= {file for file in named if "cpu_temperature" in file}  # the source that CONTRIBUTING.md adds
+    assert [file for file in named if not (ROOT / file).exists() and file not in of_the_reader] == []
+
+
+def test_every_series_that_is_named_is_one_of_ours() -> None:
+    sources = "".join(
+        file.read_text()
+        for folder in ("api", "deploy/prometheus")
+        for file in (ROOT / folder).rglob("*.*")
+        if file.suffix in (".py", ".yml")
+    )
+    for name in NAMES:
+        for series in re.findall(r"`wattherd_(\w+?)(?:\{[^`]*)?`", text_of(name)):
+            if series != "canary":  # that is a measurement in InfluxDB
+                assert series.removesuffix("_total") in sources, f"{name}: wattherd_{series}"
