@@ -52,7 +52,7 @@ def command(
 
     Without CHANNEL it is the one that has a tariff. The status is 1 if nothing is known of these days.
 
-    Example: ./orchestrator.py bill meter/esp32-meter --from 2026-10-01 --by month
+    Example: ./orchestrator.py bill meter/grid --from 2026-10-01 --by month
     """
     settings = read_or_exit(chosen(path))
     now_ns = _history.utc_now_ns(settings)

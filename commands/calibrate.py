@@ -202,7 +202,7 @@ def _device(source: str, options: SourceTable, name: str | None) -> CalibratedDe
     devices = [one for one in getattr(options, "devices", ()) if isinstance(one, CalibratedDevice)]
     if not devices:
         leave(
-            f"{source} is a {options.kind}, which has no current to calibrate; mcp3008, ina219 and pzem have",
+            f"{source} is of kind {options.kind}, which has no current to calibrate; mcp3008, ina219 and pzem have",
             EXIT_CONFIGURATION,
         )
     names = [one.name for one in devices]

@@ -32,7 +32,7 @@ _MARKS: Final = {True: "✓", False: "❌", None: "-"}
 _DATE: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?))?Z?")
 
 
-@click.group(short_help="Sets up and looks after an InfluxDB.")
+@click.group(short_help="Set up and look after an InfluxDB.")
 def command() -> None:
     """Set up an InfluxDB and look after it: buckets, the tasks that sum up readings, tokens.
 

@@ -118,7 +118,8 @@ class _Reading:
         try:
             content = file.read_bytes()
         except OSError as error:
-            self.problems.append(f"{file}: cannot be read: {error.strerror}")
+            what_now = "; ./orchestrator.py init writes one" if isinstance(error, FileNotFoundError) else ""
+            self.problems.append(f"{file}: cannot be read: {error.strerror}{what_now}")
             return
         try:
             text = content.decode("utf-8-sig")  # some editors put a byte order mark in front

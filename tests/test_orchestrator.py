@@ -191,6 +191,10 @@ def test_what_is_no_command_or_option_ends_with_2(words: list[str]) -> None:
     assert "Usage: orchestrator.py" in done.stdout + done.stderr
 
 
+def test_who_mistypes_a_command_is_told_the_nearest() -> None:
+    assert "Did you mean 'check'?" in orchestrator("chekc").stderr
+
+
 # ---- example
 
 

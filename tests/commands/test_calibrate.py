@@ -370,7 +370,7 @@ def test_a_house_that_runs_is_told_how_to_take_it_over(tmp_path: Path) -> None:
         (["rails", "--non-interactive"], "say what to measure: --zero"),
         (["rails", "--known-current-a", "1", "--known-power-w", "1"], "not both"),
         (["rails", "--samples", "1"], "--samples"),
-        (["house", "--zero"], "house is a simulated, which has no current to calibrate"),
+        (["house", "--zero"], "house is of kind simulated, which has no current to calibrate"),
         (["two", "--zero"], "which device? ./orchestrator.py calibrate two DEVICE, one of: a, b"),
     ],
 )

@@ -286,7 +286,7 @@ def test_a_data_directory_that_cannot_be_is_a_mistake(site: Path, directory: str
 
 
 def test_a_file_that_is_not_there_is_said_to_be_missing(site: Path) -> None:
-    assert problems(site) == ["site.toml: cannot be read: No such file or directory"]
+    assert problems(site) == ["site.toml: cannot be read: No such file or directory; ./orchestrator.py init writes one"]
 
 
 def test_a_directory_in_the_place_of_the_file_is_named(site: Path) -> None:
