@@ -29,7 +29,7 @@ MOST_READINGS_A_BATCH: Final = 5000
 _FAR_BEHIND: Final = 2 * MOST_READINGS_A_BATCH  # readings: from here on the newest go first
 _MOST_GAPS: Final = 8
 _FIRST_RETRY_S: Final = 1.0
-_LAST_RETRY_S: Final = 60.0
+_LAST_RETRY_S: Final = 8.0  # a peer that is back has the newest reading within ten seconds
 _RETRY_WHEN_STOPPED_S: Final = 300.0  # it waits for a person, who may mend it without telling us
 _LONGEST_RETRY_AFTER_S: Final = 3600.0
 _LONGEST_KEEP_S: Final = 30.0
@@ -248,6 +248,9 @@ class Delivery(threading.Thread):
             self._hands = None
         self._returning = True
         self._wake_ingest()
+        self._pause(pause_s)
+
+    def _pause(self, pause_s: float) -> None:
         deadline = time.monotonic() + pause_s
         with self._news:
             while not self._leaving and (rest := deadline - time.monotonic()) > 0:

@@ -238,6 +238,12 @@ class Oracle:
             thread.join(self.patience_s)
             assert not thread.is_alive(), "a device did not get rid of its reading"
 
+    @property
+    def newest(self) -> tuple[str, int]:
+        """The reading that was tried last."""
+        posted = dict(self.posted)
+        return max(posted, key=lambda number: posted[number].first_s)
+
     def give_up(self) -> None:
         """Have each device stop, even with a reading in hand."""
         self._leaving.set()

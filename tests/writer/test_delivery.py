@@ -187,6 +187,21 @@ def test_a_batch_that_a_dead_peer_did_not_take_comes_again_with_longer_and_longe
     assert bench.peer.asked_at_s[-1] - bench.peer.asked_at_s[-2] < FIRST_RETRY_S * 2**4 * 0.8
 
 
+def test_a_peer_that_comes_back_after_days_is_met_within_ten_seconds(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody says otherwise: the pauses grow no further than that allows."""
+    pauses_s: list[float] = []
+    monkeypatch.setattr(delivery, "_FIRST_RETRY_S", 1.0)
+    bench.put(3)
+    bench.peer.answers = [down()] * 20
+    monkeypatch.setattr(delivery.Delivery, "_pause", lambda self, pause_s: pauses_s.append(pause_s))
+    bench.start()
+    bench.settle()
+    assert len(pauses_s) == 20
+    assert max(pauses_s) < 10
+
+
 def test_new_rows_do_not_cut_a_pause_short(bench: Bench) -> None:
     bench.put(1)
     bench.peer.answers = [down(retry_after_s=0.6)]

@@ -22,6 +22,8 @@ EXPERIMENTS = (
     "power_cut",
     "damage",
     "disk_full",
+    "outages",
+    "absence",
 )
 _BUSY = 1.5  # from here on the sheet says that the machine was busy
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import paho.mqtt.client as paho
 
 from history.queries import History
 from tests.faults.house import House, Oracle, Posted, csv_rows, graphite_points, influx_points
 from tests.faults.lab.bench import Bench
+from tests.faults.lab.proxy import Proxy
 from tests.peers.fakes import RecordingCarbon, RecordingInflux
+from tests.peers.mosquitto import running_mosquitto
 from tests.peers.process import wait_for
 
 SENDERS = 10
@@ -21,17 +27,50 @@ CLOCK_SLACK_S = 0.05
 Number = tuple[str, int]  # a device, and the number of its reading
 
 
-class Rig:
-    """A running house with all its outputs but the broker."""
+@dataclass
+class Sinks:
+    """Where a house sends its readings, each with all that it ever got; a broker tells only what is published there."""
 
-    def __init__(
-        self, bench: Bench, house: House, carbon: RecordingCarbon, influx: RecordingInflux, pause_s: float
-    ) -> None:
+    carbon: RecordingCarbon
+    influx: RecordingInflux
+    messages: list[paho.MQTTMessage] = field(default_factory=list)
+    proxies: dict[str, Proxy] = field(default_factory=dict)  # that stand before them, by output
+
+    def lines(self, output: str, after: int = 0) -> tuple[dict[Number, set[Any]], int]:
+        """The distinct things that an output got of each reading, behind the `after` first; and how many by now."""
+        if output == "graphite":
+            lines = self.carbon.lines[after:]
+            return graphite_points(lines), after + len(lines)  # type: ignore[return-value]
+        if output == "influx":
+            requests = self.influx.requests[after:]
+            found = influx_points([line for request in requests for line in request.lines])
+            return found, after + len(requests)  # type: ignore[return-value]
+        found = {}
+        messages = self.messages[after:]
+        for message in messages:
+            told = json.loads(message.payload)
+            if "pulses" in told["values"]:
+                number = message.topic.rsplit("/", 1)[1], int(told["values"]["pulses"])
+                found.setdefault(number, set()).add(message.payload)
+        return found, after + len(messages)  # type: ignore[return-value]
+
+
+class Rig:
+    """A running house with its sinks, and the oracle that posts to it."""
+
+    def __init__(self, bench: Bench, house: House, sinks: Sinks, pause_s: float) -> None:
         self.bench = bench
         self.house = house
-        self.carbon = carbon
-        self.influx = influx
+        self.sinks = sinks
         self.oracle = Oracle(house, pause_s)
+        self._seen: dict[str, tuple[set[Number], int]] = {}
+
+    def has(self, output: str, number: Number) -> bool:
+        """Whether a sink has got a reading by now."""
+        seen, after = self._seen.get(output, (set(), 0))
+        more, after = self.sinks.lines(output, after)
+        self._seen[output] = seen | more.keys(), after
+        return number in self._seen[output][0]
 
     def settle(self, within_s: float = 60.0) -> None:
         """Let the senders finish, and wait until every output has it all."""
@@ -49,7 +88,7 @@ class Rig:
 
     @property
     def outputs(self) -> list[str]:
-        return [name for name in ("csv", "graphite", "history", "influx") if f"[outputs.{name}]" in self.text]
+        return [name for name in ("csv", "graphite", "history", "influx", "mqtt") if f"[outputs.{name}]" in self.text]
 
     @property
     def text(self) -> str:
@@ -76,16 +115,16 @@ class Rig:
     def found(self) -> dict[str, Counter[Number]]:
         """How often each output has each reading; every time has to be true, and each register right."""
         self._judge_registers()
-        influx = influx_points([line for request in self.influx.requests for line in request.lines])
-        for number, lines in influx.items():
-            for line in lines:
-                self._judge_time(number, int(line.rsplit(b" ", 1)[1]) / 1e9, "influx")
-        graphite = graphite_points(self.carbon.lines)
-        found = {
-            "influx": Counter({number: len(lines) for number, lines in influx.items()}),
-            "graphite": Counter({number: len(lines) for number, lines in graphite.items()}),
-            "csv": Counter((row[2], int(row[4])) for row in self._rows if row[3] == "pulses"),
+        found: dict[str, Counter[Number]] = {
+            "csv": Counter((row[2], int(row[4])) for row in self._rows if row[3] == "pulses")
         }
+        for output in ("graphite", "influx", "mqtt"):
+            lines, _ = self.sinks.lines(output)
+            found[output] = Counter({number: len(distinct) for number, distinct in lines.items()})
+            if output == "influx":
+                for number, distinct in lines.items():
+                    for line in distinct:
+                        self._judge_time(number, int(line.rsplit(b" ", 1)[1]) / 1e9, "influx")
         if "history" in self.outputs:
             found["history"] = self._history()
         return found
@@ -133,6 +172,7 @@ def rig(
     *,
     outputs: Sequence[str] = ("csv", "graphite", "history", "influx"),
     settings: str = "",
+    proxied: bool = False,
     starts: bool = True,
     pause_s: float = 0.01,
     directory: Path | None = None,
@@ -140,19 +180,34 @@ def rig(
 ) -> Iterator[Rig]:
     """Run a house with its recording sinks until the end of the block.
 
-    `more` is appended to its configuration, `settings` to the tables of the two sinks; `options` are those of a House.
+    `more` is appended to its configuration, `settings` to the tables of the sinks, before which there is a proxy each
+    if they are `proxied`; `options` are those of a House.
     """
-    with RecordingCarbon() as carbon, RecordingInflux() as influx:
+    directory = directory or bench.directory / "house"
+    with ExitStack() as stack:
+        sinks = Sinks(stack.enter_context(RecordingCarbon()), stack.enter_context(RecordingInflux()))
+        ports = {"graphite": sinks.carbon.port, "influx": int(sinks.influx.url.rpartition(":")[2])}
+        if "mqtt" in outputs:
+            (bench.directory / "broker").mkdir()
+            broker = stack.enter_context(running_mosquitto(bench.directory / "broker"))
+            sinks.messages = stack.enter_context(broker.watch("all/#"))
+            ports["mqtt"] = broker.port
+        if proxied:
+            sinks.proxies = {
+                output: stack.enter_context(Proxy(port, answers=output != "graphite")) for output, port in ports.items()
+            }
+            ports = {output: proxy.port for output, proxy in sinks.proxies.items()}
         tables = {
             "csv": "[outputs.csv]",
-            "graphite": f"[outputs.graphite]\nport = {carbon.port}\n{settings}",
+            "graphite": f"[outputs.graphite]\nport = {ports['graphite']}\n{settings}",
             "history": "[outputs.history]",
-            "influx": f'[outputs.influx]\nurl = "{influx.url}"\n{settings}',
+            "influx": f'[outputs.influx]\nurl = "http://127.0.0.1:{ports["influx"]}"\n{settings}',
+            "mqtt": f'[outputs.mqtt]\nport = {ports.get("mqtt")}\nhistory_topic = "all"\n{settings}',
         }
         text = "\n".join(tables[output] for output in outputs) + "\n"
         sources = {f"meter-{number}": [f"esp32-{number}"] for number in range(SENDERS)}
-        house = House(directory or bench.directory / "house", text, sources, more, **options)
-        made = Rig(bench, house, carbon, influx, pause_s)
+        house = House(directory, text, sources, more, **options)
+        made = Rig(bench, house, sinks, pause_s)
         try:
             if starts:
                 house.started()
