@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The locks are complete, so pip has nothing to resolve.
-INSTALL := $(BIN)/pip --disable-pip-version-check --quiet install --no-deps --require-hashes
+INSTALL := requirements/install.sh $(BIN)/python
 SITE := config/site.toml
 # Only the drivers of the kinds that the configuration names: a house of plugs needs no compiler for SPI.
 DRIVERS = $(wildcard $(addprefix requirements/,$(addsuffix .txt,$(shell sed -n 's/^[[:space:]]*kind[[:space:]]*=[[:space:]]*"\([a-z0-9_]*\)".*/\1/p' $(SITE) config/conf.d/*.toml 2>/dev/null | sort -u))))
@@ -26,17 +26,17 @@ $(BIN)/pip:
 
 $(VENV)/.base: requirements/base.txt requirements/page.txt | $(BIN)/pip
 	@echo "installing the packages that every house needs (locked, with hashes)"
-	@$(INSTALL) -r requirements/base.txt -r requirements/page.txt
+	@$(INSTALL) requirements/base.txt requirements/page.txt
 	@touch $@
 
 $(VENV)/.driver-%: requirements/%.txt | $(VENV)/.base
 	@echo "installing the packages for $*"
-	@$(INSTALL) -r $<
+	@$(INSTALL) $<
 	@touch $@
 
 $(VENV)/.dev: requirements.txt $(wildcard requirements/*.txt) | $(BIN)/pip
 	@echo "installing all packages and the developers' tools (locked, with hashes)"
-	@$(INSTALL) -r requirements.txt -r requirements/dev.txt
+	@$(INSTALL) requirements.txt requirements/dev.txt
 	@touch $(VENV)/.base $@
 
 run: $(VENV)/.base $(patsubst requirements/%.txt,$(VENV)/.driver-%,$(DRIVERS)) ## start the house: config/site.toml, or the demo house where there is none
