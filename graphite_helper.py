@@ -74,19 +74,20 @@ class LineEncoder:
             raise ValueError("Graphite knows no time before 1970")
         values = record.values
         try:
-            numbers = _encode_json(tuple(values.values()))  # printing numbers is most of the work; this is the fast way
+            # Printing numbers is most of the work; this is the fast way.
+            numbers = _encode_json(tuple(values.values())).decode()
         except (OverflowError, UnicodeEncodeError):
-            numbers = b"null"
-        if b"n" in numbers or b'"' in numbers:  # JSON says null to NaN and infinity
+            numbers = "null"
+        if "n" in numbers or '"' in numbers:  # JSON says null to NaN and infinity
             values = {metric: float(value) for metric, value in values.items() if _is_finite(value)}
-            numbers = _encode_json(tuple(values.values()))
+            numbers = _encode_json(tuple(values.values())).decode()
         if not values:
             return ""
         prefix = self._simulated if record.quality is Quality.SIMULATED else self._prefix
         names = (prefix, record.source, record.device, *values)
         template = self._templates.get(names) or self._remember_template(names)
         # No path and no number has an @, so it can stand for the time, which is the same in all lines.
-        lines = template % tuple(numbers[1:-1].decode().split(","))
+        lines = template % tuple(numbers[1:-1].split(","))
         return lines.replace("@", str(record.time_ns // 1_000_000_000))
 
     def path(self, record: Record, metric: str) -> str:

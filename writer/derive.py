@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -36,22 +36,22 @@ class Derivation:
         self._clock = clock
         self._booking = Booking(terms)
 
-    def derived(self, source: str, reading: Reading, intake: Intake) -> Iterator[Reading]:
-        """Yield a reading with its date and its registers, behind the estimates that it brings to light."""
+    def derived(self, source: str, reading: Reading, intake: Intake) -> list[Reading]:
+        """Return a reading with its date and its registers, behind the estimates that it brings to light."""
         boot = ""
         if reading.origin:
             boot = reading.origin.boot
             dated = _dated(reading, reading.origin, self._clock)
             if dated is None:
                 intake.undated += 1
-                return iter(())
+                return []
             reading = dated
         key = f"{source}/{reading.device}"
         channel = intake.channels.get(key)
         if channel is None:
             channel = intake.channels[key] = self._opened(key, intake)
-        utc_ns = reading.at_ns + self._clock.offset_ns if self._clock.trusted else 0
-        moment = Moment(self._clock.boot, reading.at_ns, utc_ns)
+        clock = self._clock
+        moment = Moment(clock.boot, reading.at_ns, reading.at_ns + clock.offset_ns if clock.trusted else 0)
         if channel.seen.boot and _is_a_gap(elapsed_ns(channel.seen, moment)):
             intake.gaps.append(Gap(key, channel.seen, moment))
         return self._booking.book(key, channel, reading, moment, device_boot=boot, entries=intake.entries)

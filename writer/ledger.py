@@ -115,18 +115,16 @@ class Booking:
         *,
         device_boot: str,
         entries: list[Entry],
-    ) -> Iterator[Reading]:
-        """Yield the reading with what its registers are now, behind points for what was counted while nobody looked.
+    ) -> list[Reading]:
+        """Return the reading with what its registers are now, behind points for what was counted while nobody looked.
 
         `moment` is when it was measured; `device_boot` changes whenever the device began anew, if it tells that at all.
         """
         if channel.seen.boot == moment.boot and moment.at_ns < channel.seen.at_ns:
-            yield reading  # late: what it counted is booked already, and spread over the time that it tells of
-            return
+            return [reading]  # late: what it counted is booked already, and spread over the time that it tells of
         if _OF_ENERGY.isdisjoint(reading.values):
             channel.seen = moment
-            yield reading
-            return
+            return [reading]
         terms = self._terms.get(name, self._usual)
         rules = terms.rules
         values = dict(reading.values)
@@ -156,10 +154,11 @@ class Booking:
                 values["state"] = terms.states.names[channel.state.level]
         if terms.tariff and steps:
             _price(channel, terms.tariff, steps, moment, values)
-        yield from _spread(channel, reading, steps)
+        gap_ns = max([step.gap_ns for step in steps.values()], default=0)
+        estimates = [*_spread(channel, reading, steps)] if gap_ns else []
         _tell_face_and_debts(channel, values)
         channel.seen = moment
-        yield msgspec.structs.replace(reading, values=values)
+        return [*estimates, Reading(reading.device, reading.at_ns, values, reading.quality)]
 
 
 def _restarted(channel: Channel, device_boot: str) -> bool:
@@ -187,10 +186,10 @@ def _flow(channel: Channel, power_uw: int, moment: Moment, rules: Rules, values:
         channel.power = Power(power_uw, moment)
     else:
         since = channel.power.seen
-        flowed = integrate(channel.power, power_uw, moment, rules)
-        for metric, uwh in zip(REGISTERS, flowed, strict=True):
-            channel.register(metric).book(uwh)
-            steps[metric] = Step(uwh, since=since)
+        in_uwh, out_uwh = integrate(channel.power, power_uw, moment, rules)
+        channel.energy_wh.book(in_uwh)
+        channel.energy_export_wh.book(out_uwh)
+        steps = {"energy_wh": Step(in_uwh, since=since), "energy_export_wh": Step(out_uwh, since=since)}
     values["energy_wh"] = channel.energy_wh.told_uwh / UWH
     if channel.energy_export_wh.told_uwh:
         values["energy_export_wh"] = channel.energy_export_wh.told_uwh / UWH

@@ -65,8 +65,7 @@ class Counter(Struct, array_like=True):
     suspects: list[Suspect] = []
 
 
-@dataclass(slots=True)
-class Step:
+class Step(Struct, gc=False):
     """What one reading of a counter came to."""
 
     booked_uwh: int = 0
@@ -85,18 +84,11 @@ def follow(
 
     `restarted`: the device itself says that it began anew; `replaced`: its owner says that it is another one.
     """
-    since = counter.seen
-    step = _follow(counter, value_uwh, moment, rules, restarted=restarted, replaced=replaced)
-    step.since = since
-    return step
-
-
-def _follow(counter: Counter, value_uwh: int, moment: Moment, rules: Rules, *, restarted: bool, replaced: bool) -> Step:
-    since_ns = elapsed_ns(counter.seen, moment)
-    before_uwh = counter.value_uwh
+    since, before_uwh = counter.seen, counter.value_uwh
+    since_ns = elapsed_ns(since, moment)
     if replaced:
         _settle(counter, value_uwh, moment)
-        return Step(0, Kind.REPLACEMENT, before_uwh, value_uwh)
+        return Step(0, Kind.REPLACEMENT, before_uwh, value_uwh, since=since)
     if _goes_on(counter, value_uwh, since_ns, rules):
         return _go_on(counter, value_uwh, moment, since_ns, rules)
     suspects = [*counter.suspects, Suspect(value_uwh, moment)][-rules.confirmations :]
@@ -104,10 +96,10 @@ def _follow(counter: Counter, value_uwh: int, moment: Moment, rules: Rules, *, r
         suspects = suspects[1:]
     counter.suspects = suspects
     if len(suspects) < rules.confirmations and not (restarted and value_uwh < before_uwh):
-        return Step(believed=False)
+        return Step(believed=False, since=since)
     kind, booked_uwh = _judge(counter, suspects, rules, restarted=restarted)
     _settle(counter, value_uwh, moment)
-    return Step(booked_uwh, kind, before_uwh, value_uwh)
+    return Step(booked_uwh, kind, before_uwh, value_uwh, since=since)
 
 
 def _goes_on(counter: Counter, value_uwh: int, since_ns: int | None, rules: Rules) -> bool:
@@ -121,14 +113,15 @@ def _goes_on(counter: Counter, value_uwh: int, since_ns: int | None, rules: Rule
 
 def _go_on(counter: Counter, value_uwh: int, moment: Moment, since_ns: int | None, rules: Rules) -> Step:
     rise_uwh = value_uwh - counter.value_uwh
-    step = Step(rise_uwh)
+    step = Step(rise_uwh, since=counter.seen)
     if counter.suspects:
         wrong = counter.suspects[-1].value_uwh
         step.kind, step.before_uwh, step.after_uwh = Kind.GLITCH, counter.value_uwh, wrong
         counter.suspects = []
     if rise_uwh:
         counter.still_ns = 0
-        counter.step_uwh = min(counter.step_uwh or rise_uwh, rise_uwh)
+        if not 0 < counter.step_uwh <= rise_uwh:
+            counter.step_uwh = rise_uwh
         if since_ns is None or since_ns > rules.max_gap_ns:
             step.gap_ns = since_ns or 0
             step.kind, step.before_uwh, step.after_uwh = Kind.ESTIMATED, counter.value_uwh, value_uwh

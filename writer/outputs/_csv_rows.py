@@ -16,10 +16,6 @@ _STARTS_A_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 # Where a row ends for one reader or another: a cell that has a line break would be two rows to many of them.
 _BREAKS: Final = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029], " ")
 _MOST_CELLS: Final = 10_000
-# Stand for what changes from record to record. No cell can have them, they are line breaks of a kind.
-_TIME: Final = "\x1c"
-_FLAGS: Final = "\x1d"
-
 Dated = tuple[str, str, int]  # 2025-11-11, 12:00:00, and the nanoseconds of that second
 
 
@@ -97,7 +93,7 @@ class Tidy(Profile):
 
     def __init__(self) -> None:
         super().__init__(UTC)
-        self._templates: dict[tuple[str, ...], str] = {}
+        self._heads: dict[tuple[str, ...], list[str]] = {}
 
     def rows(self, record: Record, at: Dated) -> str:
         day, clock, rest_ns = at
@@ -109,21 +105,21 @@ class Tidy(Profile):
             names, numbers = tuple(filled), list(filled.values())
         else:
             names, numbers = tuple(values), [number.decode() for number in printed]
-        place = (record.source, record.device, *names)
-        template = self._templates.get(place) or self._remember_template(place)
-        rows = (template % tuple(numbers)).replace(_TIME, f"{day}T{clock}.{rest_ns // 1000:06d}Z")
+        moment = f"{day}T{clock}.{rest_ns // 1000:06d}Z"
         # Nearly always the same words, and an enum is slow to print.
         plain = record.quality is Quality.MEASURED and record.clock is Clock.SYNCED
         flags = "measured,synced" if plain else f"{record.quality.value},{record.clock.value}"
-        return rows.replace(_FLAGS, flags)
+        place = (record.source, record.device, *names)
+        heads = self._heads.get(place) or self._remember_heads(place)
+        return "".join([f"{moment}{head}{number},{flags}\n" for head, number in zip(heads, numbers, strict=True)])
 
-    def _remember_template(self, place: tuple[str, ...]) -> str:
-        if len(self._templates) >= _MOST_CELLS:
-            self._templates.clear()
-        source, device, *metrics = (text_cell(name).replace("%", "%%") for name in place)
-        template = "".join(f"{_TIME},{source},{device},{metric},%s,{_FLAGS}\n" for metric in metrics)
-        self._templates[place] = template
-        return template
+    def _remember_heads(self, place: tuple[str, ...]) -> list[str]:
+        """Keep what is between the time and the number in the rows of a device."""
+        if len(self._heads) >= _MOST_CELLS:
+            self._heads.clear()
+        source, device, *metrics = map(text_cell, place)
+        heads = self._heads[place] = [f",{source},{device},{metric}," for metric in metrics]
+        return heads
 
 
 class Machine(Profile):
