@@ -13,7 +13,7 @@ AS_ROOT = $(if $(or $(DESTDIR),$(filter 0,$(shell id -u))),,sudo)
 SERVICE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-service uninstall-service setup-influxdb verify delete-buckets test test-hardware faults check format types example dashboards peers lock clean
+.PHONY: help run install install-service uninstall-service setup-influxdb verify delete-buckets test test-hardware faults check format types example dashboards peers lock bench clean
 
 help: ## this list
 	@echo "wattherd: herds every electricity meter of a home or a workshop"; echo
@@ -79,6 +79,9 @@ faults: $(VENV)/.dev ## the fault lab: kills, outages, full and damaged disks, p
 # Status 77: this machine lacks what it takes, and says what. With REQUIRE_PEERS=1 that is a failure.
 test-hardware: $(VENV)/.dev ## GPIO, SPI, I2C and serial through real kernel drivers, in a virtual machine
 	@$(BIN)/python -m tests.virtual_hardware $(TESTS_HARDWARE) || { status=$$?; [ $$status -eq 77 ] && [ "$(REQUIRE_PEERS)" != 1 ]; }
+
+bench: $(VENV)/.dev ## what it costs, against peers and budgets (BENCHES="pipeline drain" for some, QUICK=1 only tries them)
+	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(BENCHES)
 
 example: $(VENV)/.dev ## write config/example.toml anew from the docstrings
 	@$(BIN)/python orchestrator.py example > config/.example.toml && mv config/.example.toml config/example.toml

@@ -2,32 +2,38 @@
 
 The house has 20 devices of 4 values every 10 s: 172,800 readings a day, committed as the writer does, ten seconds a
 row. Then a writer starts with one output, whose peer takes everything at once, and leaves when it has delivered all;
-its CPU is counted from its start to its end, commits included. Beside it influxdb-client writes the same points.
+its CPU is counted from its start to its end, commits included. Beside it influxdb-client writes the same points. And
+while a house delivers the same backlog, a meter posts: how old is its reading when the peer has it?
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import logging
 import math
 import os
 import random
 import resource
 import shutil
+import socket
 import tempfile
+import threading
 import time
 import traceback
+import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from bench.figures import Figure, medians, publish
+from bench.figures import LEAST_ROUNDS, Figure, medians, parser, publish
 from bench.sinks import sink
 from config.settings import ClockRules, OutputTable, Site
 from config.settings import Writer as WriterTable
 from reading import Reading, Record
+from tests.faults.house import House
+from tests.peers.process import wait_for
 from vitals import Board
 from writer import output_class
 from writer.ingest import Ingest, WriterPlan
@@ -38,8 +44,9 @@ DEVICES = 20
 EVERY_S = 10
 DAY_S = 86_400
 OUTPUTS = ("csv", "history", "graphite", "influx")
-CLIENT = "influxdb-client, batching"
+CLIENT = "influxdb-client"
 _DELIVER_S = 3600.0
+_POSTS = 5
 
 
 def readings(days: float) -> Iterator[list[Reading]]:
@@ -114,6 +121,13 @@ def _drain(folder: Path, output: str, port: int) -> None:
         raise RuntimeError(f"{output} has {row['delivered']} readings, {row['pending']} are missing: {row.note}")
 
 
+def month_cpu_s(folder: Path, days: float, ports: dict[str, int]) -> dict[str, float]:
+    """Return what thirty times as much takes, once, to each output."""
+    filled = folder / "month"
+    fill(filled, days)
+    return {output: drained_cpu_s(filled, output, ports.get(output, 0)) for output in OUTPUTS}
+
+
 def client_cpu_s(records: list[Record], port: int) -> float:
     return _in_a_child(lambda: _client(records, port))
 
@@ -153,6 +167,47 @@ def _in_a_child(work: object) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def live_s(filled: Path) -> float:
+    """Start a house that owes all of it to Graphite, post a reading each second, and tell how late the latest came."""
+    arrived_s: dict[str, float] = {}
+    backlog_s = [0.0]
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def take(connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines:
+            for line in lines:
+                if b".live." in line and b"power_w" in line:
+                    arrived_s.setdefault(line.split()[1].decode(), time.monotonic())
+                elif b".plug-" in line:
+                    backlog_s[0] = time.monotonic()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=take, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    with tempfile.TemporaryDirectory() as name:
+        port = listener.getsockname()[1]
+        house = House(Path(name), f"[outputs.graphite]\nport = {port}\n", {"kasa": ["live"]}, commit_interval_s=1.0)
+        shutil.copytree(filled, house.data_dir)
+        posted_s = {}
+        try:
+            house.start()
+            wait_for(lambda: backlog_s[0], "the backlog to begin", within_s=60)
+            for watts in range(1, 1 + _POSTS):
+                posted_s[f"{watts}.0"] = time.monotonic()
+                body = msgspec.json.encode({"device": "live", "power_w": float(watts), "pulses_total": watts})
+                request = urllib.request.Request(f"http://127.0.0.1:{house.post_port}/", body)
+                urllib.request.urlopen(request, timeout=30).close()
+                time.sleep(1.0)
+            wait_for(lambda: {*posted_s} <= {*arrived_s}, "the posted readings", within_s=60)
+        finally:
+            house.kill()
+            listener.close()
+    return max(arrived_s[watts] - posted_s[watts] for watts in posted_s if posted_s[watts] < backlog_s[0])
+
+
 def measure(days: float = 1.0, rounds: int = 5) -> list[Figure]:
     """Return CPU seconds for each output, and what influxdb-client takes of them."""
     with tempfile.TemporaryDirectory() as name, sink("carbon") as carbon, sink("influx") as influx:
@@ -167,18 +222,26 @@ def measure(days: float = 1.0, rounds: int = 5) -> list[Figure]:
         }
         costs[CLIENT] = lambda: client_cpu_s(records, influx)
         found = medians(costs, rounds)
+        late_s = live_s(filled)
+        month = month_cpu_s(Path(name), days * 30, ports) if rounds >= LEAST_ROUNDS else {}
     what = f"{days:g} day{'s' if days != 1 else ''} of backlog"
     figures = [Figure(f"{what} to {output}", found[output], "s", "1 s of CPU a day", days) for output in OUTPUTS]
+    figures += [
+        Figure(f"{days * 30:g} days to {output}", cost_s, "s", "1 s of CPU a day", days * 30)
+        for output, cost_s in month.items()
+    ]
+    figures.append(Figure("a new reading meanwhile", late_s, "s", "10 s", 10.0))
     figures.append(Figure(f"{what} to influx", found["influx"], "s", CLIENT, found[CLIENT], 1 / 15))
     return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--days", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    publish("drain", measure(arguments.days, arguments.rounds))
+    arguments = parser(__doc__)
+    arguments.add_argument("--days", type=float, default=1.0)
+    arguments.add_argument("--rounds", type=int, default=5, help="with five or more, thirty times as much once, too")
+    told = arguments.parse_args()
+    findings = measure(0.1, 1) if told.quick else measure(told.days, told.rounds)
+    publish("drain", findings, told.results)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Bytes are those that SQLite hands to the kernel; what the file system adds is no
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import random
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from bench.figures import Figure, medians, publish
+from bench.figures import Figure, medians, parser, publish
 from config.settings import Site
 from history.buckets import HOUR_NS, SECOND_NS
 from history.queries import History as Ask
@@ -103,12 +102,12 @@ def cost_of_writing(folder: Path, commit_s: int, hours: float, most_journal_rows
     return written / 1e6 * scale, cpu_s * scale, cpu_s / sum(map(len, batches)) * 1e6
 
 
-def fill(folder: Path) -> None:
-    """Write a year of one device, and copy its rows for the others."""
+def fill(folder: Path, days: int = YEAR_DAYS, devices: int = DEVICES, old_interval_s: int = 60) -> None:
+    """Write a year of one device, every 10 s in the last week, and copy its rows for the others."""
     house = House(1)
     row = 0
     with output(folder) as history:
-        for from_days, to_days, interval_s in ((YEAR_DAYS, 7, 60), (7, 0, INTERVAL_S)):
+        for from_days, to_days, interval_s in ((days, 7, old_interval_s), (min(days, 7), 0, INTERVAL_S)):
             begin, end = END_NS - from_days * DAY_NS, END_NS - to_days * DAY_NS
             times = range(begin, end, interval_s * SECOND_NS)
             for start in range(0, len(times), 2500):
@@ -118,7 +117,7 @@ def fill(folder: Path) -> None:
     with contextlib.closing(sqlite3.connect(folder / "history.db")) as connection:
         one = chunk_id(0, 0, VALUES)
         columns = "n, total, least, most, first_ns, first, last_ns, last, fallen, flags, entry"
-        for device in range(1, DEVICES):
+        for device in range(1, devices):
             shift = device * VALUES
             connection.execute(
                 f"INSERT INTO series SELECT id + {shift}, source, 'plug-{device}', metric, kind FROM series"
@@ -131,7 +130,7 @@ def fill(folder: Path) -> None:
             )
         connection.commit()
     with output(folder) as history:  # what is not folded yet, as in any hour of its life
-        house = House(DEVICES)
+        house = House(devices)
         for number in range(300):
             row += 1
             records = house.read(END_NS + number * INTERVAL_S * SECOND_NS, INTERVAL_S)
@@ -174,11 +173,11 @@ def questions(ask: Ask) -> dict[str, Callable[[], object]]:
     }
 
 
-def asked(folder: Path) -> list[Figure]:
+def asked(folder: Path, days: int = YEAR_DAYS) -> list[Figure]:
     """Ask a year of it."""
-    fill(folder)
+    fill(folder, days)
     size_mb = (folder / "history.db").stat().st_size / 1e6
-    print(f"a year of it is {size_mb:.0f} MB")
+    print(f"{days} days of it are {size_mb:.0f} MB")
     cold = Ask(folder / "history.db")
     print(f"the first question, which opens it and reads the journal: {cpu_ms(lambda: cold.latest(END_NS)):.1f} ms")
     cold.close()
@@ -205,18 +204,19 @@ def written(folder: Path) -> None:
         print(f"  {what:<60}{megabytes:>9.1f}{cpu_s:>12.1f}{cost_us:>12.1f}")
 
 
-def measure() -> list[Figure]:
+def measure(days: int = YEAR_DAYS) -> list[Figure]:
     with tempfile.TemporaryDirectory() as name:
-        return asked(Path(name))
+        return asked(Path(name), days)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--no-writes", action="store_true", help="ask only")
-    if not parser.parse_args().no_writes:
+    arguments = parser(__doc__)
+    arguments.add_argument("--no-writes", action="store_true", help="ask only")
+    told = arguments.parse_args()
+    if not (told.quick or told.no_writes):
         with tempfile.TemporaryDirectory() as name:
             written(Path(name))
-    publish("history", measure())
+    publish("history", measure(days=30 if told.quick else YEAR_DAYS), told.results)
 
 
 if __name__ == "__main__":

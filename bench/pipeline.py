@@ -9,7 +9,6 @@ what the programs before wattherd did, which is a queue, a `Point` and a commit 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import logging
@@ -33,7 +32,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.figures import Figure, medians, publish
+from bench.figures import Figure, Finding, Skipped, medians, parser, publish
 from bench.sinks import sink
 from channel import Receiver, Sender, pair
 from config.settings import ClockRules, OutputTable, PolledTable, Site
@@ -53,8 +52,9 @@ LEAST_NAIVE: Final = 30
 LEAST_VMAGENT: Final = 0.5  # readings a second of one core
 _SOURCE: Final = "kasa"
 _POINT: Final = "Point.to_line_protocol"
-_CLIENT: Final = "influxdb-client, batching"
-_NAIVE: Final = "queue, Point, commit each"
+_CLIENT: Final = "influxdb-client"
+_NAIVE: Final = "a script, one by one"
+_SERVERS: Final = ("vmagent", "victoria-metrics", "influxd")
 _SERVER_LINES: Final = 200_000
 
 
@@ -288,7 +288,7 @@ def _post(port: int, body: bytes, target: str = "/api/v2/write") -> None:
         raise RuntimeError(f"{target} answers {answer.status}")
 
 
-def measure(rounds: int = 5, *, servers: bool = True) -> list[Figure]:
+def measure(rounds: int = 5, *, servers: bool = True) -> list[Finding]:
     """Return µs of CPU a reading, and what that is of each peer's."""
     logging.disable(logging.WARNING)
     with sink("carbon") as carbon, sink("influx") as influx:
@@ -296,24 +296,28 @@ def measure(rounds: int = 5, *, servers: bool = True) -> list[Figure]:
         costs: dict[str, Callable[[], float]] = {str(size): partial(carried_us, size, ports) for size in BATCHES}
         costs |= {_POINT: point_us, _CLIENT: partial(client_us, influx), _NAIVE: partial(naive_us, ports)}
         found = medians(costs, rounds)
-        kinds = ("vmagent", "victoria-metrics", "influxd") if servers else ()
-        served = {kind: cost for kind in kinds if (cost := server_us(kind, influx)) is not None}
-    figures = []
+        served = {kind: server_us(kind, influx) for kind in _SERVERS} if servers else {}
+    figures: list[Finding] = []
     for size in BATCHES:
         what, ours = f"a reading in batches of {size}", found[str(size)]
         figures.append(Figure(what, ours, "µs", _POINT, found[_POINT], MOST_OF_POINT))
         figures.append(Figure(what, ours, "µs", _NAIVE, found[_NAIVE], 1 / LEAST_NAIVE))
     figures.append(Figure(what, ours, "µs", _CLIENT, found[_CLIENT]))
-    figures += [Figure(what, ours, "µs", f"{kind} taking it", cost, 1 / LEAST_VMAGENT) for kind, cost in served.items()]
+    for kind, cost in served.items():
+        if cost is None:
+            figures.append(Skipped(f"{kind} taking it", f"{kind} is not installed; try: make peers"))
+        else:
+            figures.append(Figure(what, ours, "µs", f"{kind} taking it", cost, 1 / LEAST_VMAGENT))
     return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--no-servers", action="store_true", help="leave out what other programs take to accept lines")
-    arguments = parser.parse_args()
-    publish("pipeline", measure(arguments.rounds, servers=not arguments.no_servers))
+    arguments = parser(__doc__)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--no-servers", action="store_true", help="leave out what others take to accept lines")
+    told = arguments.parse_args()
+    findings = measure(1 if told.quick else told.rounds, servers=not (told.quick or told.no_servers))
+    publish("pipeline", findings, told.results)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.figures import LEAST_ROUNDS, Figure, medians, publish
+from bench.figures import LEAST_ROUNDS, Figure, medians, parser, publish
 from tests.faults.house import House
 from tests.peers.process import free_ports, wait_for
 
@@ -109,7 +109,8 @@ def measure(rounds: int = LEAST_ROUNDS) -> list[Figure]:
 
 
 def main() -> None:
-    publish("restart", measure())
+    told = parser(__doc__).parse_args()
+    publish("restart", measure(1 if told.quick else LEAST_ROUNDS), told.results)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Final
 from config.settings import Settings
 from writer.commit_interval import commit_interval_s
 
-# Bytes that reach an ext4 for one commit every 10 s, by what is served: `python -m bench.disk --interval-s 10`.
+# Bytes that reach an ext4 for one commit every 10 s, by what is served:
+# `python -m bench.disk --commits --interval-s 10`.
 _OUTBOX_BYTES: Final = 28_000
 _MORE_BYTES: Final = {"csv": 28_000, "history": 35_000}
 _DAY_S: Final = 86_400
