@@ -1,73 +1,20 @@
-"""The whole house while somebody turns the wall clock: every reading gets the true time, and no energy is lost.
-
-A preload shifts CLOCK_REALTIME alone, for all processes of the house at once; the monotonic clock goes on.
-"""
+"""The whole house while somebody turns the wall clock: every reading gets the true time, and no energy is lost."""
 
 from __future__ import annotations
 
-import datetime
-import mmap
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.house import House, csv_rows
+from tests.faults.house import csv_rows
+from tests.faults.turned import TurnedHouse
 from tests.peers.process import wait_for
-from tests.shim.build import shim_library
 
 HOUR = 3600 * 10**9
 YEAR = 365 * 24 * HOUR
 SLACK_S = 0.5
-
-
-class Clock:
-    """The wall clock of a house, which a test turns."""
-
-    def __init__(self, path: Path) -> None:
-        path.write_bytes(bytes(16))
-        with path.open("r+b") as file:
-            self._memory = mmap.mmap(file.fileno(), 16)
-        self.environment = {
-            "LD_PRELOAD": str(shim_library(Path(__file__).with_name("clock_shim.c"))),
-            "WATTHERD_CLOCK": str(path),
-        }
-
-    def turn(self, ahead_ns: int, *, is_set: bool) -> None:
-        self.ahead_ns = ahead_ns
-        struct.pack_into("qq", self._memory, 0, ahead_ns, is_set)
-
-
-class TurnedHouse:
-    """A house whose clock is turned; it notes the true time of each reading that it posts."""
-
-    def __init__(self, directory: Path, clock_table: str) -> None:
-        self.clock = Clock(directory / "clock")
-        self.house = House(directory, f"[outputs.csv]\n[clock]\n{clock_table}\n", ["house"])
-        self.house.environment = self.clock.environment
-        self.posted: dict[int, float] = {}
-
-    def post(self, count: int = 3) -> None:
-        for _ in range(count):
-            number = len(self.posted) + 1
-            self.posted[number] = time.time()
-            assert (
-                self.house.post({"device": "house", "boot": "b", "seq": number, "pulses_total": 7 * number})[0] == 200
-            )
-            time.sleep(0.02)
-
-    def rows(self, metric: str = "pulses") -> dict[int, tuple[float, str]]:
-        """By number: the time that it got, in seconds, and what is said of the clock."""
-        return {
-            round(float(row[4])) // 7: (datetime.datetime.fromisoformat(row[0]).timestamp(), row[-1])
-            for row in csv_rows(self.house.data_dir / "csv")
-            if row[3] == metric
-        }
-
-    def has(self, count: int) -> None:
-        wait_for(lambda: len(self.rows()) == count, f"{count} readings in the file")
 
 
 @pytest.fixture
