@@ -13,7 +13,7 @@ AS_ROOT = $(if $(or $(DESTDIR),$(filter 0,$(shell id -u))),,sudo)
 SERVICE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-service uninstall-service setup-influxdb verify delete-buckets test test-hardware faults check format types example dashboards peers lock bench clean
+.PHONY: help run install install-service uninstall-service setup-influxdb verify delete-buckets test test-hardware faults soak check format types example dashboards peers lock bench clean
 
 help: ## this list
 	@echo "wattherd: herds every electricity meter of a home or a workshop"; echo
@@ -75,6 +75,9 @@ format: $(VENV)/.dev ## format the code and mend what lint can mend
 
 faults: $(VENV)/.dev ## the fault lab: kills, outages, full and damaged disks, power cuts … (EXPERIMENTS="kills stops" for some)
 	@$(BIN)/python -m tests.faults.lab $(EXPERIMENTS)
+
+soak: $(VENV)/.dev ## ten times the load for twenty minutes (MINUTES=1440 for a day): does anything go on growing?
+	@$(BIN)/python -m tests.faults.lab soak --minutes $(or $(MINUTES),20)
 
 # Status 77: this machine lacks what it takes, and says what. With REQUIRE_PEERS=1 that is a failure.
 test-hardware: $(VENV)/.dev ## GPIO, SPI, I2C and serial through real kernel drivers, in a virtual machine

@@ -24,6 +24,11 @@ EXPERIMENTS = (
     "disk_full",
     "outages",
     "absence",
+    "reloads",
+    "pulse_kills",
+    "clock_steps",
+    "hostile",
+    "soak",
 )
 _BUSY = 1.5  # from here on the sheet says that the machine was busy
 
@@ -61,11 +66,12 @@ class Sheet(Struct):
 class Bench:
     """One experiment at work."""
 
-    def __init__(self, experiment: str, directory: Path, seed: int, scale: float) -> None:
+    def __init__(self, experiment: str, directory: Path, seed: int, scale: float, minutes: float = 2.0) -> None:
         module = importlib.import_module(f"tests.faults.lab.experiments.{experiment}")
         self._run = module.run
         self.directory = directory
         self.scale = scale
+        self.minutes = minutes  # of the soak
         self.chance = random.Random(f"{seed}/{experiment}")
         self.busy = slowness()  # how many times longer everything takes, because of what else this machine does
         self.sheet = Sheet(experiment, module.PROMISE, seed, scale)

@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.lab.bench import Sheet
+from tests.faults.lab.bench import EXPERIMENTS, Sheet
 
 _COLUMNS = ("experiment", "output", "sent", "accepted", "delivered", "pending", "dropped", "lost", "doubled")
 
@@ -90,3 +90,31 @@ def _line(cells: Sequence[str]) -> str:
 def machine() -> str:
     """The class of this machine."""
     return f"{os.cpu_count()} {platform.machine()} cores, CPython {platform.python_version()}"
+
+
+_BEGIN, _END = "<!-- figures of the last run -->", "<!-- end of the figures -->"
+
+
+def write_figures(sheets: Sequence[Sheet], page: Path) -> None:
+    """Put what was found between the two marks of a page; what other experiments had found there stays."""
+    before, _, rest = page.read_text().partition(_BEGIN)
+    old, _, after = rest.partition(_END)
+    lines = {line.split("`")[1]: line for line in old.splitlines() if line.startswith("| `")}
+    lines |= {sheet.experiment: _promise(sheet) for sheet in sheets}
+    head = [_line(("experiment", "what it shows", "figures of the last run", "verdict")), _line(["---"] * 4)]
+    ordered = [lines[name] for name in EXPERIMENTS if name in lines]
+    page.write_text("\n".join([f"{before}{_BEGIN}\n", *head, *ordered, f"\n{_END}{after}"]))
+
+
+def _promise(sheet: Sheet) -> str:
+    """One line of the table of promises."""
+    outputs = sheet.outputs.values()
+    readings = max((counts.sent for counts in outputs), default=0)
+    lost, doubled = sum(counts.lost for counts in outputs), sum(counts.doubled for counts in outputs)
+    told = [f"{readings:,} sent", f"{lost:,} lost", f"{doubled:,} doubled"] if outputs else []
+    told += [
+        f"{name} {_number(value)}" for name, value in sheet.figures.items() if name not in ("readings", "attempts")
+    ]
+    scale = "" if sheet.scale == 1.0 else f" `--scale {sheet.scale:g}`"
+    seconds = f"{verdict(sheet)}, seed {sheet.seed}, {sheet.took_s:.0f} s{scale}"
+    return _line((f"`{sheet.experiment}`", sheet.promise, " · ".join(told), seconds))
