@@ -7,6 +7,7 @@ failure: docs/performance.md says what each is and why. The status is 1 when a b
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,12 @@ def run(bench: str, results: Path, *, quick: bool) -> list[Finding] | None:
     words = [sys.executable, "-m", f"bench.{bench}", "--results", str(results), *(["--quick"] if quick else [])]
     status = subprocess.run(words, cwd=ROOT).returncode
     return None if status else read(path)
+
+
+def last(bench: str, results: Path) -> list[Finding] | None:
+    """Return what the last run of a bench found; None if there was none."""
+    path = results / f"{bench}.json"
+    return read(path) if path.exists() else None
 
 
 def markdown(found: Mapping[str, Iterable[Finding]]) -> str:
@@ -70,7 +77,7 @@ def main() -> int:
     found: dict[str, list[Finding]] = {}
     failed = []
     for bench in told.benches or BENCHES:
-        findings = read(results / f"{bench}.json") if told.again else run(bench, results, quick=told.quick)
+        findings = last(bench, results) if told.again else run(bench, results, quick=told.quick)
         if findings is None:
             failed.append(bench)
         else:
@@ -80,8 +87,10 @@ def main() -> int:
     print(f"{verdict(everything)}; written to {write('bench', everything, results)}")
     if told.write_docs and not failed:
         write_docs(found)
+        if "growth" in found:
+            shutil.copy(results / "growth.svg", DOCS.parent)
     if failed:
-        print(f"failed, see above: {', '.join(failed)}")
+        print(f"failed, or never run: {', '.join(failed)}")
     return 1 if failed else 0
 
 

@@ -71,10 +71,11 @@ def main() -> None:
 
 
 def measure(asked_for_s: float = _ASKED_FOR_S) -> list[Figure]:
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, ExitStack() as stack:
         house = _house(Path(name))
         stack.callback(house.kill)
-        house.started()
+        house.start()
+        wait_for(house.is_ready, "the house to be ready", within_s=120)
         pid = wait_for(lambda: house.pid("api"), "the api")
         alone_mb = pss_mb([pid])
         for _ in range(READERS):

@@ -1,4 +1,4 @@
-"""What a backlog costs: CPU of the writer for a day of readings to each output. `python -m bench.drain [--days 30]`
+"""What a backlog costs: CPU of the writer for a day of readings to each output. `python -m bench.drain [--month]`
 
 The house has 20 devices of 4 values every 10 s: 172,800 readings a day, committed as the writer does, ten seconds a
 row. Then a writer starts with one output, whose peer takes everything at once, and leaves when it has delivered all;
@@ -187,7 +187,7 @@ def live_s(filled: Path) -> float:
                 threading.Thread(target=take, args=(listener.accept()[0],), daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         port = listener.getsockname()[1]
         house = House(Path(name), f"[outputs.graphite]\nport = {port}\n", {"kasa": ["live"]}, commit_interval_s=1.0)
         shutil.copytree(filled, house.data_dir)
@@ -208,7 +208,7 @@ def live_s(filled: Path) -> float:
     return max(arrived_s[watts] - posted_s[watts] for watts in posted_s if posted_s[watts] < backlog_s[0])
 
 
-def measure(days: float = 1.0, rounds: int = 5) -> list[Figure]:
+def measure(days: float = 1.0, rounds: int = LEAST_ROUNDS, *, month: bool = False) -> list[Figure]:
     """Return CPU seconds for each output, and what influxdb-client takes of them."""
     with tempfile.TemporaryDirectory() as name, sink("carbon") as carbon, sink("influx") as influx:
         filled = Path(name) / "filled"
@@ -223,7 +223,7 @@ def measure(days: float = 1.0, rounds: int = 5) -> list[Figure]:
         costs[CLIENT] = lambda: client_cpu_s(records, influx)
         found = medians(costs, rounds)
         late_s = live_s(filled)
-        month = month_cpu_s(Path(name), days * 30, ports) if rounds >= LEAST_ROUNDS else {}
+        month = month_cpu_s(Path(name), days * 30, ports) if month else {}
     what = f"{days:g} day{'s' if days != 1 else ''} of backlog"
     figures = [Figure(f"{what} to {output}", found[output], "s", "1 s of CPU a day", days) for output in OUTPUTS]
     figures += [
@@ -238,9 +238,10 @@ def measure(days: float = 1.0, rounds: int = 5) -> list[Figure]:
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--days", type=float, default=1.0)
-    arguments.add_argument("--rounds", type=int, default=5, help="with five or more, thirty times as much once, too")
+    arguments.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
+    arguments.add_argument("--month", action="store_true", help="thirty times as much, too, once to each output")
     told = arguments.parse_args()
-    findings = measure(0.1, 1) if told.quick else measure(told.days, told.rounds)
+    findings = measure(0.1, 1) if told.quick else measure(told.days, told.rounds, month=told.month)
     publish("drain", findings, told.results)
 
 

@@ -2,7 +2,7 @@
 
 Each cost is measured at several sizes, in turns, and the medians are laid on a line in a diagram whose axes are both
 logarithmic. There the slope is the power of the growth: 1 is a straight line through nothing, 0 does not grow at all.
-`--picture FILE` draws it. The history has five-minute readings of four devices before its last week.
+`growth.svg`, beside the JSON, draws it. The history has five-minute readings of four devices before its last week.
 """
 
 from __future__ import annotations
@@ -170,15 +170,12 @@ def figures(growths: list[Growth]) -> list[Figure]:
 
 
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--picture", type=Path, metavar="FILE", help="draw it as SVG")
-    told = arguments.parse_args()
+    told = parser(__doc__).parse_args()
     growths = measure(1, small=True) if told.quick else measure()
     for each in growths:
         print(f"{each.what}: {', '.join(f'{size}: {cost:.2f} {each.unit}' for size, cost in each.costs.items())}")
-    if told.picture:
-        told.picture.write_text(picture([Curve(each.what, each.unit, each.costs) for each in growths]))
     publish("growth", figures(growths), told.results)
+    (told.results / "growth.svg").write_text(picture([Curve(each.what, each.unit, each.costs) for each in growths]))
 
 
 if __name__ == "__main__":

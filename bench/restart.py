@@ -90,12 +90,13 @@ def spawned_s() -> float:
 
 
 def measure(rounds: int = LEAST_ROUNDS) -> list[Figure]:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         house = House(Path(name), "[outputs.csv]\n", ["meter"])
         house.head = house.head.replace("[supervise]\n", f"[supervise]\nhung_after_s = {HUNG_AFTER_S}\n")
         house.configure("[outputs.csv]\n")
         try:
-            house.started()
+            house.start()
+            wait_for(house.is_ready, "the house to be ready", within_s=120)
             found = medians({"ours": lambda: replaced_s(house), "spawned": spawned_s}, rounds)
             hang_s = hung_s(house)
         finally:
