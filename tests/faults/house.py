@@ -112,7 +112,7 @@ port = {self.api_port}
 
     def started(self) -> House:
         self.start()
-        wait_for(self.is_ready, f"the house to be ready; its log: {self.log_path}")
+        wait_for(self.is_ready, f"the house to be ready; its log: {self.log_path}", 60)
         return self
 
     def is_ready(self) -> bool:

@@ -60,7 +60,7 @@ def test_a_boot_that_never_learns_the_time_lets_go_after_the_limit_and_says_so(t
         turned.house.kill()
 
 
-@pytest.mark.parametrize("step", [HOUR, -HOUR, 20 * YEAR, -20 * YEAR])
+@pytest.mark.parametrize("step", [HOUR, -20 * YEAR])  # the fault lab turns it forty times
 def test_a_step_is_counted_and_followed_and_costs_no_energy(turned: TurnedHouse, step: int) -> None:
     turned.clock.turn(step, is_set=True)
     house = turned.house.started()

@@ -18,8 +18,8 @@ from tests.peers.fakes import RecordingCarbon, RecordingInflux
 from tests.peers.process import wait_for
 
 DEVICES = [f"esp32-{number}" for number in range(6)]
-KILLS = 200
-KILLS_OF_THE_PARENT = 20
+KILLS = 40  # the fault lab does a thousand, and a hundred of the parent
+KILLS_OF_THE_PARENT = 4
 CLOCK_SLACK_S = 0.05
 
 
@@ -39,7 +39,7 @@ url = "{influx.url}"
 """
 
 
-def test_two_hundred_kills_of_worker_and_writer_lose_and_double_nothing(
+def test_kills_of_worker_and_writer_lose_and_double_nothing(
     tmp_path: Path, peers: tuple[RecordingCarbon, RecordingInflux]
 ) -> None:
     chance = random.Random(20261120)
@@ -65,7 +65,7 @@ def test_two_hundred_kills_of_worker_and_writer_lose_and_double_nothing(
         house.kill()
 
 
-def test_twenty_kills_of_the_parent_lose_and_double_nothing(
+def test_kills_of_the_parent_lose_and_double_nothing(
     tmp_path: Path, peers: tuple[RecordingCarbon, RecordingInflux]
 ) -> None:
     chance = random.Random(20261121)

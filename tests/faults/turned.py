@@ -61,4 +61,11 @@ class TurnedHouse:
         }
 
     def has(self, count: int) -> None:
-        wait_for(lambda: len(self.rows()) == count, f"{count} readings in the file")
+        """Wait for so many; while a file is being written its last line may not be whole yet."""
+
+        def pulses() -> int:
+            files = (self.house.data_dir / "csv").glob("electricity-*.csv")
+            lines = [line for file in files for line in file.read_text(encoding="ascii").splitlines(keepends=True)]
+            return sum(line.endswith("\n") and ",pulses," in line for line in lines)
+
+        wait_for(lambda: pulses() == count, f"{count} readings in the file", 60)

@@ -79,6 +79,7 @@ def run_all(
             if process.poll() is not None:
                 sheets[name] = found = _sheet(name, directory / "sheet.json", seed, scale)
                 click.echo(f"{name}: {verdict(found)} after {found.took_s:.0f} s")
+                write_all([*sheets.values()], REPORT)  # whoever ends us early still has these
                 if keep:
                     click.echo(f"{name}: its files are in {directory}")
                 else:
