@@ -52,7 +52,7 @@ def _which(function: Callable[..., Any]) -> Callable[..., Any]:
     return config_option(output(token(function)))
 
 
-@command.command(short_help="Makes buckets, tasks and tokens.")
+@command.command(short_help="Make buckets, tasks and tokens.")
 @click.option("--save-tokens", is_flag=True, help="Write the new tokens into .env (mode 600) instead of showing them.")
 @_which
 def setup(path: Path | None, output: str | None, token_env: str, *, save_tokens: bool) -> None:
@@ -77,7 +77,7 @@ def setup(path: Path | None, output: str | None, token_env: str, *, save_tokens:
         click.echo(f"\nNext: {_again('verify', path, output)}")
 
 
-@command.command(short_help="Looks whether all of it is there.")
+@command.command(short_help="Look whether all of it is there.")
 @json_option
 @_which
 def verify(path: Path | None, output: str | None, token_env: str, *, as_json: bool) -> None:
@@ -103,7 +103,7 @@ def verify(path: Path | None, output: str | None, token_env: str, *, as_json: bo
     sys.exit(EXIT_FAILED if steps else 0)
 
 
-@command.command(short_help="Sums up old readings anew.")
+@command.command(short_help="Sum up old readings anew.")
 @click.option("--from", "first", required=True, help="Where to begin, in UTC: 2026-11-03, or 2026-11-03T06:00.")
 @click.option("--to", "last", help="Where to end, in UTC, without it. Default: now.")
 @_which
@@ -137,9 +137,10 @@ def backfill(path: Path | None, output: str | None, token_env: str, first: str, 
         finally:
             work.close()
     click.echo(f"✓ {points} points written in {len(pieces)} pieces.")
+    click.echo(f"Next: {_again('verify', path, output)}")
 
 
-@command.command("delete-buckets", short_help="Deletes all buckets with all that is in them.")
+@command.command("delete-buckets", short_help="Delete all buckets with all that is in them.")
 @_which
 def delete_buckets(path: Path | None, output: str | None, token_env: str) -> None:
     """Delete all buckets with all that is in them, and the tasks and tokens that `setup` made for them.

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from history.queries import History
+from tests.commands.bench import at_terminal, clean
 from tests.faults.house import ROOT, House, Oracle, csv_rows
 from tests.peers.process import wait_for
 
@@ -236,6 +237,13 @@ def test_a_file_outside_of_the_backup_that_went_on_is_neither_cut_off_nor_double
     rows = csv_rows(outside)
     assert [float(row[4]) for row in rows if row[3] == "pulses"] == [1, 2, 3]
     assert all(balance.holds for balance in house.balance().values())
+
+
+def test_whoever_sits_before_a_terminal_sees_how_far_it_is(rested: House, tmp_path: Path) -> None:
+    with at_terminal("backup", "--to", tmp_path, "--config", rested.config) as terminal:
+        terminal.expect("━")
+        assert terminal.end() == 0
+    assert "Next: copy it to another machine" in clean(terminal.seen)
 
 
 def test_only_the_newest_are_kept_and_what_a_killed_one_left_goes(rested: House, tmp_path: Path) -> None:
