@@ -84,8 +84,8 @@ def over_a_restart(made: Rig, filler: Filler) -> None:
     made.bench.expect(made.house.stop() == 0, "the house did not stop well on a full disk")
     filler.fill()
     made.house.start()
+    wait_for(lambda: made.house.pid("writer"), "the house to start on a full disk", 60)
     time.sleep(_FULL_FOR_S)
-    made.bench.expect(made.house.pid("writer"), "the house did not start on a full disk")
 
 
 def over_a_kill_of_all(made: Rig, filler: Filler) -> None:
