@@ -56,7 +56,7 @@ def _reload(made: Rig, text: str, *, good: bool) -> None:
     assert house.process
     words = "INFO parent: reloaded" if good else "reload: nothing was changed"
     told = house.log.count(words)
-    before = None if good else _at_rest(house)
+    before = None if good else _at_rest(house, made.bench.busy)
     house.write(text)
     house.process.send_signal(signal.SIGHUP)
     wait_for(lambda: house.log.count(words) > told, f"the parent to say: {words}; log: {house.log_path}")
@@ -69,15 +69,15 @@ def _processes(house: House) -> dict[str, int | None]:
     return {name: house.pid(name) for name in ("writer", "api", *(f"source.{source}" for source in house.sources))}
 
 
-def _at_rest(house: House) -> dict[str, int | None]:
+def _at_rest(house: House, busy: float) -> dict[str, int | None]:
     """Wait until the reload before is through: nobody is being replaced any more."""
 
     def unchanged() -> dict[str, int | None] | None:
         first = _processes(house)
-        time.sleep(0.3)
+        time.sleep(0.5 * busy)
         return first if first == _processes(house) and first["writer"] and first["api"] else None
 
-    return wait_for(unchanged, "the reload before to be through") or {}
+    return wait_for(unchanged, "the reload before to be through", 120) or {}
 
 
 # ---- changes
