@@ -62,7 +62,7 @@ class Carbon(DiskPeer):
     @classmethod
     @contextlib.contextmanager
     def running(cls, place: Path) -> Iterator[Self]:
-        with running_carbon(place, schemas=_SCHEMAS) as carbon:
+        with running_carbon(place, schemas=_SCHEMAS, autoflush=False) as carbon:
             yield cls(carbon.port)
 
     def feed(self, at_s: int, rows: Sequence[Row]) -> None:

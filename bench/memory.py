@@ -169,7 +169,7 @@ def measure(minutes: float = 2.0) -> list[Finding]:
         Figure(f"one of each kind, {many} processes", kinds_mb, "MB", "140 MB", BUDGET_MB),
     ]
     # "Very minimal memory", says docs.influxdata.com/telegraf/v1.2, and names no number; nor do later pages.
-    figures.append(Skipped("against Telegraf", "its documentation names no figure"))
+    figures.append(Skipped("against Telegraf", "no figure was found in its documentation"))
     if minutes:
         figures.append(Figure(f"growth an hour, seen {minutes:g} min", max(slope, 0.0), "MB", "2 MB", 2.0))
     return figures

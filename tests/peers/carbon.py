@@ -32,7 +32,7 @@ CACHE_QUERY_INTERFACE = 127.0.0.1
 CACHE_QUERY_PORT = {query_port}
 ENABLE_UDP_LISTENER = False
 USE_FLOW_CONTROL = True
-WHISPER_AUTOFLUSH = True
+WHISPER_AUTOFLUSH = {autoflush}
 CARBON_METRIC_INTERVAL = 0
 """
 _STORAGE_SCHEMAS = """
@@ -93,13 +93,19 @@ def running_carbon(
     schemas: str = _STORAGE_SCHEMAS,
     aggregation: str = "",
     environment: dict[str, str] | None = None,
+    autoflush: bool = True,
 ) -> Iterator[Carbon]:
-    """Run a carbon until the end of the block, with the storage-schemas.conf and storage-aggregation.conf given."""
+    """Run a carbon until the end of the block, with the storage-schemas.conf and storage-aggregation.conf given.
+
+    As Debian sets it up, without `autoflush`, a point is seen in its file later than a test would wait for it.
+    """
     program = require("carbon-cache")
     line_port, pickle_port, query_port = free_ports(3)
     (folder / "whisper").mkdir()
     (folder / "carbon.conf").write_text(
-        _CARBON_CONF.format(folder=folder, line_port=line_port, pickle_port=pickle_port, query_port=query_port)
+        _CARBON_CONF.format(
+            folder=folder, line_port=line_port, pickle_port=pickle_port, query_port=query_port, autoflush=autoflush
+        )
     )
     (folder / "storage-schemas.conf").write_text(schemas)
     (folder / "storage-aggregation.conf").write_text(aggregation)
