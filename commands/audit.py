@@ -21,10 +21,10 @@ from rich.text import Text
 
 from api.health import in_words
 from commands._audit import Audit, audited
-from commands._configuration import chosen, config_option, read_or_exit
+from commands._configuration import chosen, config_option, named, read_or_exit
 from commands._ledger import local_time, outbox_path, utc_ns_or_exit
 from commands._probe import leave
-from commands._screen import json_option
+from commands._screen import json_option, say_next
 from config.settings import Settings
 from logbook.events import What
 from logbook.moment import Moment
@@ -76,6 +76,8 @@ def command(since: str, gap: str, path: Path | None, *, as_json: bool, quiet: bo
         click.echo(json.dumps(_told(audit, status), indent=2))
     elif status or not quiet:
         _show(settings, audit)
+        # What was booked for a gap stands among the entries.
+        say_next(f"./orchestrator.py ledger {'entries' if status == _GAPS else 'show'}{named(path)}")
     sys.exit(status)
 
 
@@ -100,10 +102,6 @@ def _show(settings: Settings, audit: Audit) -> None:
     for told in (*_short_told(settings, audit), *_gaps_told(settings, audit)):
         indent = " " * (len(told) - len(told.lstrip()))
         click.echo(textwrap.fill(told, _WIDTH, subsequent_indent=indent + "  ", break_on_hyphens=False))
-    if audit.is_short or not audit.has_gaps:
-        click.echo("Next: ./orchestrator.py ledger show")
-    else:
-        click.echo("Next, to see what was booked for the gaps: ./orchestrator.py ledger entries")
 
 
 def verdict(audit: Audit, since: str) -> str:

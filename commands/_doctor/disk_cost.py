@@ -38,7 +38,8 @@ class Cost:
         'a commit every 10 s writes about 328 MB a day (reckoned: 8,640 commits of 38 kB)'
         """
         reckoned = f"reckoned: {self.commits:,.0f} commits of {self.bytes_each / 1000:.0f} kB"
-        return f"a commit every {self.interval_s:g} s writes about {self.mb_a_day:.0f} MB a day ({reckoned})"
+        a_day = f"{self.mb_a_day:.0f} MB" if self.mb_a_day < 1000 else f"{self.mb_a_day / 1000:.1f} GB"
+        return f"a commit every {self.interval_s:g} s writes about {a_day} a day ({reckoned})"
 
 
 def cost_of(settings: Settings) -> Cost:
