@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from history.buckets import HOUR_NS, REGISTER, Bucket, Point, absorbed, buckets_of, coarser, joined, merged
+from history.buckets import BOOKING, HOUR_NS, REGISTER, Bucket, Point, absorbed, buckets_of, coarser, joined, merged
 from history.codec import Group
 from history.tables import FIVE_MINUTES, HALF_HOURS, MINUTES, RAW, WIDTH_NS, Series, State, Tables, lasting
 
@@ -35,13 +35,20 @@ def folded(tables: Tables, state: State, series: Series, hour: int, new: Iterabl
         minutes = buckets_of(points, WIDTH_NS[MINUTES], series.kind)
         buckets = minutes
     else:
-        buckets = absorbed(old, new, WIDTH_NS[width], series.kind)
+        buckets = _absorbed(old, new, width, series.kind)
         minutes = buckets if width == MINUTES else None
     if width <= FIVE_MINUTES:
         five_minutes = coarser(buckets, WIDTH_NS[FIVE_MINUTES], series.kind)
     finest = five_minutes or buckets
     halves = coarser(finest, WIDTH_NS[HALF_HOURS], REGISTER) if series.kind == REGISTER else None
     return Hour(points, minutes, five_minutes, halves, joined(halves or finest, series.kind, hour * HOUR_NS))
+
+
+def _absorbed(old: Sequence[Any], new: Iterable[Point], width: int, kind: int) -> list[Bucket]:
+    """Add points to buckets; where there are none yet that is summing up, which is far quicker."""
+    if old or kind == BOOKING:
+        return absorbed(old, new, WIDTH_NS[width], kind)
+    return buckets_of(sorted(new), WIDTH_NS[width], kind)
 
 
 def _finest(tables: Tables, state: State, series: Series, hour: int) -> tuple[int, Sequence[Any]]:

@@ -64,6 +64,10 @@ class Snapshot:
         self._hours: dict[tuple[int, int], tuple[int, Hour]] = {}  # by series and hour: how many points, and with them
         self._latest: dict[int, tuple[int, float | str]] = {}  # of what is folded
 
+    @property
+    def tables(self) -> Tables:
+        return self._tables
+
     def begin(self) -> None:
         self._connection.execute("BEGIN")
         self._finer: dict[tuple[int, int, int], list[Bucket]] = {}  # of one question, by series, hour and width

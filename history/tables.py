@@ -43,6 +43,23 @@ CREATE TABLE IF NOT EXISTS bucket (
     entry INTEGER NOT NULL,      -- by how much it fell from the reading before to the first one in here
     PRIMARY KEY (width, series, slot)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS imported (  -- what came from an older logger, so that none of it comes twice
+    series INTEGER NOT NULL,
+    first_ns INTEGER NOT NULL,
+    last_ns INTEGER NOT NULL,
+    first INTEGER NOT NULL,      -- of a register: its heights, in millionths
+    last INTEGER NOT NULL,
+    PRIMARY KEY (series, first_ns)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS parcel (    -- how far an older logger's readings are taken in
+    name TEXT PRIMARY KEY,
+    series INTEGER NOT NULL,
+    time_ns INTEGER NOT NULL,
+    taken INTEGER NOT NULL,
+    repeated INTEGER NOT NULL,
+    overlapping INTEGER NOT NULL,
+    done INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY CHECK (id = 1), body BLOB NOT NULL);
 """
 # How fine something is kept: the first three in chunks of an hour, the others in rows of their own, and these for ever.

@@ -77,6 +77,7 @@ CALLS: dict[str, str | None] = {
     "discover glow": "--port 1 --wait 1",
     "influx verify": None,  # tests/commands/test_influx.py; it needs a server
     "export": "--from {day} --out {folder}/export.csv",
+    "import": "{folder}/log.csv --device 1=plugs/old",
     "init": "--no-network --replace --config {folder}/new.toml",
     "ledger learn-states": None,  # tests/commands/test_learn_states.py
     "ledger show": "",
@@ -175,6 +176,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         assert house.stop() == 0
     finally:
         house.kill()
+    (folder / "log.csv").write_text("timestamp,watts,appliance_id\n2024-12-04 10:00:00,125.5,1\n")
     now_ns = time.time_ns() // QUARTER_NS * QUARTER_NS
     metered(house.data_dir, {"plugs/fridge": lambda _: 100.0}, now_ns - 48 * HOUR_NS, now_ns)
     yield house

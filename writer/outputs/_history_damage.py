@@ -21,7 +21,9 @@ _ORDER: Final = {
     "bucket": "width {0}, series {0}, slot {0}",
     "chunk": "id {0}",
     "journal": "id {0}",
+    "imported": "series {0}, first_ns {0}",
 }
+_COLUMNS: Final = {"series": 5, "bucket": 14, "chunk": 2, "journal": 2, "imported": 5}
 _WAL_BYTES: Final = 4_000_000  # a fold leaves a long log behind; this much of it is kept
 
 
@@ -90,7 +92,7 @@ def _rescue(path: Path, rescuing: Path) -> None:
         rescue.write_plainly(new)
         new.executescript(SCHEMA)
         new.execute("BEGIN")
-        for table, columns in (("series", 5), ("bucket", 14), ("chunk", 2), ("journal", 2)):
+        for table, columns in _COLUMNS.items():
             insert = f"INSERT OR IGNORE INTO {table} VALUES ({','.join('?' * columns)})"  # noqa: S608 - our own tables
             for order in ("ASC", "DESC"):  # up to the damage, and from behind up to it again
                 for row in _readable(old, f"SELECT * FROM {table} ORDER BY {_ORDER[table].format(order)}"):  # noqa: S608
@@ -99,6 +101,7 @@ def _rescue(path: Path, rescuing: Path) -> None:
         # What belongs to a series that is gone must not be taken for one that gets its number.
         _forget_unknown_series(new)
         new.execute("DELETE FROM bucket WHERE series NOT IN (SELECT id FROM series)")
+        new.execute("DELETE FROM imported WHERE series NOT IN (SELECT id FROM series)")
         new.execute("DELETE FROM chunk WHERE id & 0xFFFFFF NOT IN (SELECT id FROM series)")
         state = _state(old)
         state.folds += 1

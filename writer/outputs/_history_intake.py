@@ -50,7 +50,7 @@ class Catalogue:
     def _group(self, shape: Shape, columns: Sequence[Sequence[Value]]) -> Group:
         heads = zip(shape.metrics, columns, strict=True)
         return Group(
-            [self._find(shape, metric, column[0]).id for metric, column in heads],
+            [self.find(shape, metric, column[0]).id for metric, column in heads],
             [record.time_ns for record in shape.records],
             [flags_of(record.quality, record.clock) for record in shape.records],
             columns,
@@ -65,14 +65,15 @@ class Catalogue:
         series, columns = [], []
         hour = record.time_ns // HOUR_NS
         for metric, value in _true_values(record).items():
-            each = self._find(record, metric, value)
+            each = self.find(record, metric, value)
             if again and state.finest(hour, each.kind) != RAW:
                 continue
             series.append(each.id)
             columns.append([value])
         return [Group(series, [record.time_ns], [flags_of(record.quality, record.clock)], columns)] if series else []
 
-    def _find(self, whose: Record | Shape, metric: str, value: Value) -> Series:
+    def find(self, whose: Record | Shape, metric: str, value: Value) -> Series:
+        """Return a series, begun if there is none yet."""
         of_device = self._known.setdefault((whose.source, whose.device), {})
         return of_device.get((metric, isinstance(value, str))) or self._begin(whose, metric, value)
 

@@ -38,6 +38,7 @@ from history.tables import (
     encode_state,
     row_of_bucket,
 )
+from reading import Record, Value
 from writer import Batch
 from writer.outputs._history_intake import Catalogue, unfit
 from writer.transaction import transaction
@@ -89,6 +90,31 @@ class Scribe:
                 self._sweep()
         self._return_pages()
         return refused
+
+    @property
+    def tables(self) -> Tables:
+        return self._tables
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self._connection
+
+    def series(self, source: str, device: str, metric: str, value: Value) -> Series:
+        """Return a series, begun if there is none yet; within a transaction."""
+        return self._catalogue.find(Record(source, device, 0, {}), metric, value)
+
+    def put(self, series: Series, points: Sequence[Point]) -> None:
+        """Put points, given in the order of time, into their hours, past the journal; within a transaction.
+
+        They are no readings of today: what counts as today, and as too old, stays as it is.
+        """
+        for hour, some in groupby(points, key=lambda point: point[0] // HOUR_NS):
+            self._put(series, hour, [*some])
+        for day in sorted({point[0] // _DAY_NS for point in points}):
+            self._put_day(series, day)
+        self._state.folds += 1
+        self._put_state()
+        self._sweeping = True
 
     def is_at(self, path: Path) -> bool:
         """Whether the file is still the one of this name."""

@@ -26,12 +26,15 @@ from config.settings import OutputTable, Site
 from files import NEEDS_A_PERSON
 from writer import Batch, Memo, Output, OutputDown, OutputRefused
 from writer.outputs._history_damage import opened, set_aside
+from writer.outputs._history_parcels import Parcels
 from writer.outputs._history_scribe import Scribe
 from writer.rescue import is_damage
 
 log = logging.getLogger("writer.outputs.history")
 
 _NEEDS_A_PERSON: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
+
+_PARCELS_S: Final = 0.5  # with each batch: what is measured now comes first
 
 Days = Annotated[int, Meta(ge=1, le=36_500)]
 
@@ -58,6 +61,7 @@ class History(Output):
         super().__init__(options, site, memo)
         self._path = Path(site.data_dir).expanduser() / "history.db"
         self._scribe: Scribe | None = None
+        self._parcels = Parcels(self._path.parent)
 
     def write(self, batch: Batch) -> None:
         try:
@@ -75,11 +79,22 @@ class History(Output):
             raise OutputRefused(next(iter(refused.values())), refused)
 
     def close(self) -> None:
+        self._parcels.forget()
         if self._scribe:
             self._scribe.close()
             self._scribe = None
 
+    def take_parcels(self, within_s: float) -> bool:
+        """Take in some of what `./orchestrator.py import` has left for the history; return whether there is more."""
+        return self._parcels.take(self._opened(), within_s)
+
     def _write(self, batch: Batch) -> dict[int, str]:
+        scribe = self._opened()
+        refused = scribe.write(batch)
+        self._parcels.take(scribe, _PARCELS_S)
+        return refused
+
+    def _opened(self) -> Scribe:
         if self._scribe and not self._scribe.is_at(self._path):
             log.warning("%s was deleted or replaced; going on with what is there now", self._path)
             self.close()
@@ -87,7 +102,7 @@ class History(Output):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             days = (self.options.raw_days, self.options.minute_days, self.options.five_minute_days)
             self._scribe = Scribe(self._path, opened(self._path), days, round(self.options.most_mb * 1_000_000))
-        return self._scribe.write(batch)
+        return self._scribe
 
     def _after(self, error: sqlite3.Error) -> OutputDown:
         """Mend what can be mended here; say what became of it."""
