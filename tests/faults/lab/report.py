@@ -103,7 +103,7 @@ def write_figures(sheets: Sequence[Sheet], page: Path) -> None:
     lines |= {sheet.experiment: _promise(sheet) for sheet in sheets}
     head = [_line(("experiment", "what it shows", "figures of the last run", "verdict")), _line(["---"] * 4)]
     ordered = [lines[name] for name in EXPERIMENTS if name in lines]
-    page.write_text("\n".join([f"{before}{_BEGIN}\n", *head, *ordered, f"\n{_END}{after}"]))
+    page.write_text("\n".join([f"{before}{_BEGIN}\n\nOn {machine()}.\n", *head, *ordered, f"\n{_END}{after}"]))
 
 
 def _promise(sheet: Sheet) -> str:

@@ -1,6 +1,6 @@
 """Messages that no meter would send, over HTTP and MQTT, with names of devices that are none; and patience.
 
-A hundred thousand: a million, `--scale 10`, takes a quarter of an hour by itself.
+A hundred thousand: `--scale 10` makes it a million.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ PROMISE = "under ten times the load descriptors, memory, threads and write-ahead
 _DEVICES = 10
 _PAUSE_S = 0.1  # each of ten devices ten times a second, where a house has a reading a second of each
 _EVERY_S = 2.0
-_WARM_S = 40.0  # at most; a third of a short soak
-_MOST_GROWTH = {"descriptors": 1.0, "threads": 1.0, "memory (MB)": 3.0, "log (MB)": 1.0}  # over the whole soak
+_MOST_GROWTH = {"descriptors": 1.0, "threads": 1.0, "memory (MB)": 3.0}  # in the second half: caches are full by then
+_MOST_LOG_MB = 10.0  # checkpoints begin long before, but the file keeps the size that it had
 
 
 class Newest(dict[tuple[str, int], Posted]):
@@ -44,7 +44,7 @@ def run(bench: Bench) -> None:
             began_s = time.monotonic()
             oracle.start()
             soak_s = bench.minutes * 60 * min(1.0, bench.scale)
-            time.sleep(min(_WARM_S, soak_s / 3))
+            time.sleep(soak_s / 2)
             samples = watch(house, began_s + soak_s)
             oracle.finish()
             sent = {device: max(number for name, number in oracle.posted if name == device) for device in house.devices}
@@ -72,10 +72,12 @@ def run(bench: Bench) -> None:
         if kind == "memory (MB)":  # what is shared with whoever else runs here comes and goes with them
             grown = {name: min(by, growth(samples[name, "private memory (MB)"])) for name, by in grown.items()}
         worst = max(grown, key=lambda name: grown[name])
-        bench.figure(f"growth of {kind} over it, at most", f"{grown[worst]:+.2f} ({worst})")
+        bench.figure(f"growth of {kind} in its second half, at most", f"{grown[worst]:+.2f} ({worst})")
         bench.expect(grown[worst] < most, f"{kind} of {worst} grew by {grown[worst]:.2f}: the limit is {most}")
     for what in ("outbox.db-wal", "history.db-wal"):
-        bench.figure(f"{what}, at most (MB)", max(size for _, size in samples[what, "log (MB)"]))
+        log_mb = max(size for _, size in samples[what, "log (MB)"])
+        bench.figure(f"{what}, at most (MB)", log_mb)
+        bench.expect(log_mb < _MOST_LOG_MB, f"{what} grew to {log_mb:.1f} MB: the limit is {_MOST_LOG_MB}")
 
 
 def watch(house: House, until_s: float) -> dict[tuple[str, str], list[tuple[float, float]]]:
