@@ -32,7 +32,7 @@ def promtool() -> str:
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=110)
 
 
 def rules(file: str) -> list[dict[str, Any]]:
