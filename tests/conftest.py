@@ -18,8 +18,10 @@ from tests.peers.victoria_metrics import VictoriaMetrics, running_victoria_metri
 # A shell that starts us in the background lets us ignore Ctrl-C, and whatever we start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long one example takes says more about the machine than about us.
-settings.register_profile("wattherd", deadline=None)
+# How long one example takes says more about the machine than about us. For a long night there is
+#     make test TESTS="--hypothesis-profile thorough"
+settings.register_profile("wattherd", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=2_000)
 settings.load_profile("wattherd")
 
 

@@ -73,6 +73,7 @@ class Newcomer:
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "PIP_NO_INDEX": "1",
+            "PIP_NO_COMPILE": "1",  # what is never run need not be compiled
             "PIP_FIND_LINKS": str(wheels),
             "PYTHON": sys.executable,
         }

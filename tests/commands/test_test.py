@@ -116,11 +116,21 @@ def test_nothing_that_arrives_is_a_failure_with_something_to_try(tmp_path: Path)
     assert f"meter: listening on port {port} for 0.3 s" in done.stderr
 
 
+def serves(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
+    except OSError:
+        return False
+    return True
+
+
 def test_ctrl_c_ends_the_listening_without_a_word(tmp_path: Path) -> None:
     [port] = free_ports(1)
     text = f'[sources.meter]\nkind = "esp32_http"\nport = {port}\n[[sources.meter.devices]]\nname = "m"\n'
     with at_terminal("test", "meter", "--config", site(tmp_path, text), "--wait", "60") as terminal:
-        terminal.wait(lambda: listens(port), "the port")
+        terminal.wait(lambda: serves(port), "an answer: the port alone is there before anybody serves it")
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.end() == 130
         assert "Aborted" not in terminal.seen
