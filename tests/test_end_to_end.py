@@ -117,7 +117,6 @@ def test_outages_of_influxdb_delay_and_lose_nothing(tmp_path: Path, houses: list
             wait_for(
                 lambda written=written: (house.metric("wattherd_output_delivered_total", output="csv") or 0) > written,
                 "the file to grow meanwhile",
-                5,
             )
             wait_for(lambda: house.metric("wattherd_output_state", output="influx", state="up") == 1, "its return", 30)
         oracle.finish()

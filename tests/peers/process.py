@@ -41,7 +41,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def wait_for(condition: Callable[[], T], what: str, within_s: float = 20.0) -> T:
+def wait_for(condition: Callable[[], T], what: str, within_s: float = 60.0) -> T:
     """Return the first answer of `condition` that is true; fail when there is none in time."""
     deadline_s = time.monotonic() + within_s
     while not (answer := condition()):

@@ -231,6 +231,7 @@ def test_whatever_a_driver_raises_the_house_goes_on(start: Start, caplog: pytest
     running = start([reading(1)], opens=(ZeroDivisionError("no"), ZeroDivisionError("no"), None))
     wait_for(lambda: running.row["sent"] > 0, "a reading")
     assert running.row["open_failures"] == 2
+    wait_for(lambda: len(caplog.records) == 2, "the word that it works again, which follows the reading")
     failed, works = caplog.records
     assert failed.getMessage() == "the source failed: ZeroDivisionError: no"
     assert failed.levelname == "ERROR"
@@ -246,6 +247,7 @@ def test_a_source_that_fails_to_read_is_closed_and_opened_anew(start: Start, cap
     assert running.row["read_failures"] == 2
     assert "".join(call[0] for call in running.source.calls).startswith("orrcorcorr")
     assert [one.values["power_w"] for one in running.received()] == [1, 2]
+    wait_for(lambda: len(caplog.records) == 2, "the word that it works again")
     assert said(caplog) == [("WARNING", "no answer; look at the cable"), ("INFO", "works again")]
 
 
