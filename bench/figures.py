@@ -155,7 +155,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": models[0].partition(":")[2].strip() if models else platform.machine(),
         "cores": os.cpu_count(),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
     }

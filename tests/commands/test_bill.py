@@ -262,7 +262,7 @@ def readings(draw: st.DrawFn, first_ns: int, last_ns: int) -> list[Record]:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10)
 @given(st.data(), st.sampled_from(ZONES), st.sampled_from(["2026-03-01", "2026-04-01", "2026-10-01"]))
 def test_the_bills_of_the_days_are_the_bill_of_the_month_to_the_last_digit(
     data: st.DataObject, zone: str, month: str
