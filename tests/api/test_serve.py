@@ -105,7 +105,7 @@ def test_a_thousand_idle_connections_keep_nobody_out(house, many_descriptors):
                 idle.enter_context(server.connect())
             started = time.monotonic()
             assert server.get("/healthz")[0] == 200
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 5
         os.kill(server.process.pid, signal.SIGTERM)
         assert server.end(within_s=3) == 0
         assert server.log.count(b"\n") == 1, server.log.decode()

@@ -610,7 +610,7 @@ def test_headers_that_trickle_do_not_win_time() -> None:
             if source.refused:
                 break
         assert source.refused == {"too_slow": 1}
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < 5
 
 
 def test_a_slow_body_is_cut_off() -> None:

@@ -356,7 +356,7 @@ def test_a_fast_meter_makes_one_message_not_one_a_pulse() -> None:
         made.write(*[part for n in range(40) for part in pulse_records(at_ns + n * 200 * MS, 2 * n + 1)])
         began_s = time.monotonic()
         assert len([one for one in source.read() if "pulse" in one.values]) == 40
-        assert 0.19 < time.monotonic() - began_s < 1
+        assert 0.19 < time.monotonic() - began_s < 5
 
 
 def test_a_change_of_state_is_reported_at_once() -> None:

@@ -605,7 +605,7 @@ def test_an_output_that_is_away_delays_neither_the_receiving_nor_the_leaving(hou
     assert house.output.note == "away"
     began_s = time.monotonic()
     house.stop()
-    assert time.monotonic() - began_s < 1.5
+    assert time.monotonic() - began_s < 5
     house.assert_conserved()
     (house.directory / "away").unlink()
     house.start()
@@ -662,7 +662,7 @@ def test_an_output_that_has_to_note_something_while_all_is_drained_is_not_kept_w
     house.beats()
     began_s = time.monotonic()
     house.stop()
-    assert time.monotonic() - began_s < 1.5
+    assert time.monotonic() - began_s < 5
     assert house.numbers() == list(range(5))
 
 
