@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, read_or_exit
+from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, named, read_or_exit
 from commands._history import utc_now_ns
 from commands._import_formats import PULSE, Format, Refused, Told, format_of
 from commands._import_hand import Ahead, NotTaken, ahead, hand, options_of, staging
@@ -59,7 +59,7 @@ class Names:
 
 
 @click.command(short_help="Take in what an older logger has measured.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
 @click.option(
     "--device",
     "devices",
@@ -101,7 +101,6 @@ def command(
         leave("this house keeps no history; add a line to its configuration: [outputs.history]", EXIT_CONFIGURATION)
     wanted = [_file_or_exit(file) for file in files]
     names = Names(_given_or_exit(devices))
-    next_step = _next(write=write)
     with _in_words(settings), _staged(settings) as stage:
         clock = functools.partial(Dates, timezone or settings.site.timezone, order or "", _end_s(settings))
         _read(wanted, names, stage, clock)
@@ -115,18 +114,19 @@ def command(
         if unnamed:
             _ask_for(unnamed, told, as_json=as_json)
         if write and broken and not skip_broken:
-            words = f"✗ {broken} lines cannot be read, so nothing was taken in; mend them, or --skip-broken"
+            words = f"✗ {_counted(broken, 'line')} cannot be read, so nothing was taken in; mend it, or --skip-broken"
             _end(told | {"status": EXIT_FAILED, "refused": words}, words, as_json=as_json)
         if write and kept:
             done = hand(settings, options, stage.path)
             told["taken"] = {"new": done.taken, "repeated": done.repeated, "overlapping": done.overlapping}
             if not as_json:
-                say(f"✓ {done.taken} values are in the history now.")
+                say(f"✓ {_counted(done.taken, 'value')} went into the history.")
     status = EXIT_FAILED if not kept else EXIT_PARTLY if broken else 0
-    told |= {"status": status, "next": next_step if kept else None}
+    next_step = _next(settings, kept, path, write=write)
+    told |= {"status": status, "next": next_step}
     if as_json:
         print_json(told)
-    elif kept:
+    elif next_step:
         say_next(next_step)
     else:
         click.echo("✗ there is not one reading in it", err=True)
@@ -234,10 +234,23 @@ def _printed(settings: Settings, channel: str) -> float:
     return 0.0
 
 
-def _next(*, write: bool) -> str:
-    if write:
-        return "./orchestrator.py bill, or the page"
-    return f"./orchestrator.py {shlex.join(sys.argv[1:])} --write"
+def _counted(number: int, noun: str) -> str:
+    """Say how many there are.
+
+    >>> _counted(1, "line"), _counted(0, "value")
+    ('1 line', '0 values')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _next(settings: Settings, kept: Sequence[Kept], path: Path | None, *, write: bool) -> str | None:
+    if not kept:
+        return None
+    if not write:
+        return f"./orchestrator.py {shlex.join(sys.argv[1:])} --write"
+    ends_ns = min(one.first_ns for one in kept), max(one.last_ns for one in kept)
+    first, last = (local_time(settings, at_ns)[:10] for at_ns in ends_ns)
+    return f"./orchestrator.py export --from {first} --to {last}{named(path)}"
 
 
 def _ask_for(unnamed: Sequence[str], told: dict[str, Any], *, as_json: bool) -> None:
@@ -298,7 +311,7 @@ def _show(settings: Settings, wanted: Sequence[File], kept: Sequence[Kept], outl
         if each.told.left_out:
             say(f"  {each.told.left_out} rows say what others say, or nothing, and are left out")
         if each.told.broken:
-            say(f"  ✗ {each.told.broken} lines cannot be read:")
+            say(f"  ✗ {_counted(each.told.broken, 'line')} cannot be read:")
             for sample in each.told.samples:
                 say(f"    {sample}")
     if kept:
@@ -309,7 +322,7 @@ def _show(settings: Settings, wanted: Sequence[File], kept: Sequence[Kept], outl
         console().print(shown)
         if repeated:
             say(f"{repeated} values have the very time of another one and are left out.")
-        say(f"{outlook.new} values are new to the history.")
+        say(f"New to the history: {_counted(outlook.new, 'value')}.")
         if outlook.repeated:
             say(f"{outlook.repeated} were taken in before and are left out.")
         if outlook.overlapping:
