@@ -29,7 +29,7 @@ def site(folder: Path, text: str) -> Path:
 
 
 def shunts(folder: Path, *units: int) -> str:
-    head = f'[sources.shunts]\nkind = "pzem"\nport = "{folder}/adapter"\ntimeout_s = 0.1\ninterval_s = 0.2\n'
+    head = f'[sources.shunts]\nkind = "pzem"\nport = "{folder}/adapter"\ntimeout_s = 0.5\ninterval_s = 5\n'
     return head + "".join(
         f'[[sources.shunts.devices]]\nname = "u{unit}"\nunit = {unit}\nmodel = "{"017" if unit < 5 else "016"}"\n'
         + ("shunt_a = 100\n" if unit < 5 else "")
