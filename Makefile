@@ -61,7 +61,7 @@ delete-buckets: $(VENV)/.base $(VENV)/.driver-influx ## delete the buckets with 
 
 # They start some thousand processes, each of which would compile everything anew if none kept what it compiled.
 test: $(VENV)/.dev ## every test that needs no hardware (REQUIRE_PEERS=1: a missing server is a failure)
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 5 --dist worksteal $(TESTS)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
 
 check: $(VENV)/.dev ## format, lint, types, architecture
 	@$(BIN)/ruff format --check --quiet . || { echo "try: make format" >&2; exit 1; }
