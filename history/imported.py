@@ -91,11 +91,10 @@ def remember(connection: sqlite3.Connection, series: int, stretches: Sequence[St
 
 
 def _stretches(connection: sqlite3.Connection, series: Series) -> list[Stretch]:
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'imported'").fetchone():
+        return []  # a file from before there were any; whatever else fails must not look like that
     query = "SELECT first_ns, last_ns, first, last FROM imported WHERE series = ? ORDER BY first_ns"
-    try:
-        return [Stretch(*row) for row in connection.execute(query, (series.id,))]
-    except sqlite3.OperationalError:  # a file from before there were any
-        return []
+    return [Stretch(*row) for row in connection.execute(query, (series.id,))]
 
 
 def _own(
