@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import select
 import statistics
 import tempfile
@@ -24,7 +23,7 @@ from msgspec import Struct
 
 from bench import history
 from bench.figures import LEAST_ROUNDS, Figure, medians, parser, publish
-from bench.pipeline import _Silent
+from bench.pipeline import _Silent, deliver
 from bench.svg import Curve, picture
 from channel import Receiver, Sender, pair
 from config.settings import ClockRules, OutputTable, PolledTable, Site
@@ -77,12 +76,7 @@ class House:
                     [Reading(f"plug-{one}", at_ns, {"power_w": 400.0 + number, "voltage_v": 230.1}) for one in names]
                 )
             self._writer._turn()
-        while any(delivery._progress.front < self._writer._outbox.head for delivery in self._writer._deliveries):
-            self._wake.poll(1000)
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._writer._wake)
-            if any(delivery.urgent for delivery in self._writer._deliveries):
-                self._writer._commit()
+        deliver(self._writer, self._wake)
 
     def close(self) -> None:
         self._writer._drain()

@@ -79,6 +79,16 @@ def readings(count: int) -> list[Reading]:
     return found
 
 
+def deliver(writer: Ingest, wake: select.poll) -> None:
+    """Turn the writer's loop until every output has all that was committed."""
+    while any(delivery._progress.front < writer._outbox.head for delivery in writer._deliveries):
+        wake.poll(1000)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(writer._wake)
+        if any(delivery.urgent for delivery in writer._deliveries):
+            writer._commit()
+
+
 class House:
     """Worker and writer with their three outputs, in one process, so that all they use is counted."""
 
@@ -110,12 +120,7 @@ class House:
         """Take a batch all the way."""
         self._worker._report(batch)
         self._writer._turn()
-        while any(delivery._progress.front < self._writer._outbox.head for delivery in self._writer._deliveries):
-            self._wake.poll(1000)
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._writer._wake)
-            if any(delivery.urgent for delivery in self._writer._deliveries):
-                self._writer._commit()
+        deliver(self._writer, self._wake)
 
     def close(self) -> None:
         self._writer._drain()
