@@ -124,13 +124,13 @@ class Row:
         _put_text(self._note, text)
 
     def __getitem__(self, field: str) -> int:
-        return self._slots[_SLOT[self.role][field]]
+        return self._slots[_SLOT[self._role.tobytes()][field]]
 
     def __setitem__(self, field: str, value: int) -> None:
-        self._slots[_SLOT[self.role][field]] = value
+        self._slots[_SLOT[self._role.tobytes()][field]] = value
 
     def add(self, field: str, count: int = 1) -> None:
-        self._slots[_SLOT[self.role][field]] += count
+        self._slots[_SLOT[self._role.tobytes()][field]] += count
 
     def beat(self) -> None:
         """Show that the work loop goes round."""
@@ -181,7 +181,11 @@ class Board:
             row.clear()
 
 
-_SLOT: Final = {role: {field: slot for slot, field in enumerate(fields)} for role, fields in FIELDS.items()}
+# By the bytes of a role, as they stand in its row: a number is looked up many times a second, and never as text.
+_SLOT: Final = {
+    role.encode().ljust(_ROLE_BYTES, b"\0"): {field: slot for slot, field in enumerate(fields)}
+    for role, fields in FIELDS.items()
+}
 
 
 def _text(memory: memoryview) -> str:

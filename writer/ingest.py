@@ -97,6 +97,7 @@ class Ingest:
         )
         vitals.add("salvages", int(salvage is not None))
         self._outbox.serve(plan.outputs)
+        vitals["outbox_bytes"] = self._outbox.file_bytes
         self._held = self._outbox.held
         terms = terms_of(plan.channels, plan.tariffs, plan.prices, plan.site.timezone)
         self._derivation = Derivation(self._outbox, self._clock, terms)
@@ -285,6 +286,7 @@ class Ingest:
         self._vitals.add("undated", self._intake.undated)
         self._vitals.add("commits")
         self._vitals["last_commit_ns"] = time.monotonic_ns()
+        self._vitals["outbox_bytes"] = self._outbox.file_bytes
         self._ledger_copy.keep(self._outbox.channels)
         self._intake = Intake()
         self._commit_at_s = None
@@ -367,17 +369,15 @@ class Ingest:
         vitals["held"] = self._held
         vitals["clock_synced"] = int(self._clock.trusted)
         vitals["clock_steps"] = self._clock.steps
-        vitals["outbox_bytes"] = self._outbox.file_bytes
         for delivery in self._deliveries:
             row = self._output_vitals[delivery.output]
             with delivery.lock:
                 progress, _, _ = delivery.snapshot()
             account = balance(progress, self._outbox.accounts[delivery.output])
-            row["accepted"] = account.accepted
-            row["delivered"] = account.delivered
+            for shown in ("accepted", "delivered", "pending"):
+                row[shown] = getattr(account, shown)
             for reason, count in account.dropped.items():
                 row[f"dropped_{reason}"] = count
-            row["pending"] = account.pending
             for shown in ("state", "failures", "newest_delivered_utc_ns", "oldest_pending_utc_ns", "failing_since_ns"):
                 row[shown] = getattr(delivery, shown)
             if row.note != delivery.note:

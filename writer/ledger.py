@@ -129,20 +129,20 @@ class Booking:
         rules = terms.rules
         values = dict(reading.values)
         steps: dict[str, Step] = {}
-        restarted = _restarted(channel, device_boot)
+        gap_ns = 0  # nobody read a counter for so long; of power nothing is known in a gap
+        restarted = bool(device_boot) and _restarted(channel, device_boot)
         for counted, metric in _BASIS.items():
-            if (shown := values.get(counted)) is not None and not isinstance(shown, str):
-                register = channel.register(metric)
-                step = _count(
-                    register, round(shown * UWH), moment, rules, restarted=restarted, replaced=channel.replaced
-                )
-                if step.believed:
-                    steps[metric] = step
-                    values[metric] = register.told_uwh / UWH
-                if step.kind:
-                    entries.append(
-                        Entry(name, metric, step.kind, moment, step.before_uwh, step.after_uwh, step.booked_uwh)
-                    )
+            shown = values.get(counted)
+            if shown is None or isinstance(shown, str):
+                continue
+            register = channel.register(metric)
+            step = _count(register, round(shown * UWH), moment, rules, restarted=restarted, replaced=channel.replaced)
+            if step.believed:
+                steps[metric] = step
+                gap_ns = gap_ns or step.gap_ns
+                values[metric] = register.told_uwh / UWH
+            if step.kind:
+                entries.append(Entry(name, metric, step.kind, moment, step.before_uwh, step.after_uwh, step.booked_uwh))
         if channel.replaced and (steps or not channel.counted):
             channel.replaced = False
         power_w = values.get("power_w")
@@ -154,7 +154,6 @@ class Booking:
                 values["state"] = terms.states.names[channel.state.level]
         if terms.tariff and steps:
             _price(channel, terms.tariff, steps, moment, values)
-        gap_ns = max([step.gap_ns for step in steps.values()], default=0)
         estimates = [*_spread(channel, reading, steps)] if gap_ns else []
         _tell_face_and_debts(channel, values)
         channel.seen = moment
@@ -232,9 +231,8 @@ def _tell_face_and_debts(channel: Channel, values: dict[str, Value]) -> None:
     imported = channel.energy_wh
     if imported.face_uwh is not None and "energy_wh" in values:
         values["meter_reading_wh"] = (imported.face_uwh + imported.told_uwh) / UWH
-    for metric in REGISTERS:
-        register = channel.register(metric)
-        if register.in_debt or register.debt_uwh:
+    for metric, register in zip(REGISTERS, (imported, channel.energy_export_wh), strict=True):
+        if register.told_uwh != register.total_uwh or register.in_debt:
             values[debt_of(metric)] = register.debt_uwh / UWH
             register.in_debt = register.debt_uwh > 0
 
