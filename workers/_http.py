@@ -30,6 +30,7 @@ class Limits:
     idle_s: float = 60.0  # between two requests of one connection
     write_s: float = 5.0  # until the other side has taken an answer
     linger_s: float = 2.0  # from the last answer until the other side closes
+    linger_bytes: int = 1024 * 1024  # what it may send meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,24 @@ class Server:
         self.run(0)
         self.loop.close()
 
+    def make_room(self) -> bool:
+        """For one more connection, let go of one; False where the requests of all are in the hands of the source.
+
+        It is one of the sender that holds the most of them, and of those the one that keeps us waiting longest: nobody
+        who says a letter at a time on all the connections that there may be keeps a meter out.
+        """
+        held = [connection for connection in self.connections if not connection.is_ending]
+        if len(held) < self.limits.connections:
+            return True
+        crowds = Counter(connection.host for connection in held)
+        waiting = [connection for connection in held if not connection.is_served]
+        if not waiting:
+            return False
+        longest = min(waiting, key=lambda connection: (-crowds[connection.host], connection.waiting_since_s))
+        self.refused["too_many"] += 1
+        longest.abort()
+        return True
+
     def left(self, connection: _Connection) -> None:
         """Forget a connection that is gone."""
         self.connections.discard(connection)
@@ -155,26 +174,34 @@ class _Connection(asyncio.Protocol):
         self._phase = _Phase.IDLE
         self._request = _NO_REQUEST
         self._body = bytearray()
+        self._thrown_away = 0  # bytes that came after the last answer
         self._deadline: asyncio.TimerHandle | None = None
         self._unwritten: asyncio.TimerHandle | None = None  # runs while the other side does not take our answer
+        self.host = ""
+        self.waiting_since_s = server.loop.time()  # for a request that is whole
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # mypy: the loop hands every stream protocol a transport that reads and writes
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=0)
+        self.host = str((transport.get_extra_info("peername") or ("",))[0])
         limits = self._server.limits
+        has_room = self._server.make_room()
         self._server.connections.add(self)
         if len(self._server.connections) > 2 * limits.connections:
             self.abort()
             return
         self._enter(_Phase.IDLE, limits.head_s)
-        if len(self._server.connections) > limits.connections:
+        if not has_room:
             what_now = "close connections that are not needed, then try again"
             answer = refusal(503, "too_many", "too many connections at once", what_now, ("Retry-After", "5"))
             self._answer(answer, last=True)
 
     def data_received(self, data: bytes) -> None:
         if self._phase is _Phase.LINGERING:
+            self._thrown_away += len(data)
+            if self._thrown_away > self._server.limits.linger_bytes:
+                self.abort()
             return
         if self._phase is _Phase.IDLE:
             self._enter(_Phase.HEAD, self._server.limits.head_s)
@@ -200,6 +227,15 @@ class _Connection(asyncio.Protocol):
             self._unwritten.cancel()
         self._unwritten = None
         self._listen()
+
+    @property
+    def is_ending(self) -> bool:
+        return self._phase is _Phase.LINGERING or self._transport.is_closing()
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the source has a whole request of it."""
+        return self._phase is _Phase.PENDING
 
     def close(self) -> None:
         if self._phase is _Phase.PENDING:
@@ -280,6 +316,7 @@ class _Connection(asyncio.Protocol):
         if not last and self._http.states == _BOTH_DONE:
             self._http.start_next_cycle()
             self._request = _NO_REQUEST
+            self.waiting_since_s = self._server.loop.time()
             self._enter(_Phase.IDLE, self._server.limits.idle_s)
         else:
             # Closing with unread bytes in the kernel makes it send a reset, which can overtake the answer.

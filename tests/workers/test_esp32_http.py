@@ -15,7 +15,7 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -682,23 +682,53 @@ def test_who_does_not_read_its_answers_is_cut_off() -> None:
         read_until(source, lambda _: not source._server.connections)
 
 
-def test_one_connection_too_many_is_told_to_come_back() -> None:
-    with opened(Limits(connections=4)) as source:
-        clients = [connect(source) for _ in range(4)]
-        try:
-            read_until(source, lambda _: len(source._server.connections) == 4)
-            with closing(connect(source)) as late:
-                late.sendall(post(MESSAGE))
-                answers = Answers(source, late)
-                status, headers, _ = answers.next()
-                assert (status, headers["retry-after"], headers["connection"]) == (503, "5", "close")
-                answers.end()
-            assert source.refused == {"too_many": 1}
-            clients[0].sendall(post(MESSAGE))
-            assert Answers(source, clients[0]).next()[0] == 200
-        finally:
-            for client in clients:
-                client.close()
+def test_one_connection_too_many_takes_the_place_of_the_one_that_keeps_us_waiting_longest() -> None:
+    with opened(Limits(connections=4)) as source, ExitStack() as clients:
+        slow = [clients.enter_context(closing(connect(source))) for _ in range(4)]
+        for client in slow:
+            client.sendall(b"P")
+        read_until(source, lambda _: len(source._server.connections) == 4)
+        honest = clients.enter_context(closing(connect(source)))
+        honest.sendall(post(MESSAGE))
+        assert Answers(source, honest).next()[0] == 200
+        assert source.refused == {"too_many": 1}
+        read_until(source, lambda _: len(source._server.connections) == 4)
+        with pytest.raises(OSError):  # the first one is gone, all others are there
+            while slow[0].send(b"O"):
+                source.read()
+        slow[1].sendall(post(MESSAGE)[1:])
+        assert Answers(source, slow[1]).next()[0] == 200
+
+
+def test_of_several_senders_the_one_with_most_connections_makes_room() -> None:
+    with opened(Limits(connections=4)) as source, ExitStack() as clients:
+        other = clients.enter_context(closing(socket.socket()))
+        other.bind(("127.0.0.2", 0))
+        other.connect(source.address)
+        other.settimeout(0.005)
+        read_until(source, lambda _: len(source._server.connections) == 1)
+        for _ in range(4):
+            clients.enter_context(closing(connect(source)))
+        read_until(source, lambda _: source.refused["too_many"])
+        other.sendall(post(MESSAGE))
+        assert Answers(source, other).next()[0] == 200
+
+
+def test_one_connection_too_many_is_told_to_come_back_while_all_others_are_served() -> None:
+    with opened(Limits(connections=4)) as source, ExitStack() as clients:
+        for _ in range(4):
+            clients.enter_context(closing(connect(source))).sendall(post(MESSAGE))
+        server = source._server
+        while sum(connection.is_served for connection in server.connections) < 4:
+            server.run(0.005)  # nobody calls read(), so nothing is answered yet
+        late = clients.enter_context(closing(connect(source)))
+        late.sendall(post(MESSAGE))
+        while not source.refused["too_many"]:
+            server.run(0.005)
+        answers = Answers(source, late)
+        status, headers, _ = answers.next()
+        assert (status, headers["retry-after"], headers["connection"]) == (503, "5", "close")
+        answers.end()
 
 
 def test_a_crowd_does_not_pile_up() -> None:
@@ -716,8 +746,23 @@ def test_a_crowd_does_not_pile_up() -> None:
         assert ask(source, post(MESSAGE))[0] == 200
 
 
+def test_who_goes_on_and_on_behind_its_refusal_is_cut_off() -> None:
+    with opened(Limits(body_bytes=1000, linger_s=60.0, linger_bytes=100_000)) as source:
+        client = connect(source)
+        with closing(client):
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n")
+            answers = Answers(source, client)
+            assert answers.next()[0] == 413
+            with pytest.raises(OSError, match="reset|Broken pipe"):
+                for _ in range(1000):
+                    with suppress(TimeoutError):
+                        client.send(b"x" * 10_000)
+                    source.read()
+        read_until(source, lambda _: not source._server.connections)
+
+
 def test_sixty_four_connections_are_the_usual_most() -> None:
-    assert Limits() == Limits(65536, 8192, 64, 5.0, 10.0, 60.0, 5.0, 2.0)
+    assert Limits() == Limits(65536, 8192, 64, 5.0, 10.0, 60.0, 5.0, 2.0, 1024 * 1024)
 
 
 # What a message may hold
