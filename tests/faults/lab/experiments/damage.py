@@ -42,8 +42,10 @@ def run(bench: Bench) -> None:
                 writer.stop()  # it leaves a copy of the ledger
                 writer.start()
         wait_for(lambda: min(map(len, delivered(writer.data_dir).values())) > writer.sent // 2, "most to be delivered")
-        writer.kill()
         sent, data_dir = writer.sent, writer.data_dir
+        committed = lambda: {account.accepted for account in accounts(data_dir).values()} == {sent}  # noqa: E731
+        wait_for(committed, "everything to be committed: what still waits in a channel goes with its parent")
+        writer.kill()
     whole = data_dir.with_name("whole")
     data_dir.rename(whole)
     served_s = []
