@@ -753,7 +753,7 @@ def test_who_goes_on_and_on_behind_its_refusal_is_cut_off() -> None:
             client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n")
             answers = Answers(source, client)
             assert answers.next()[0] == 413
-            with pytest.raises(OSError, match="reset|Broken pipe"):
+            with pytest.raises(OSError, match=r"reset|Broken pipe"):
                 for _ in range(1000):
                     with suppress(TimeoutError):
                         client.send(b"x" * 10_000)

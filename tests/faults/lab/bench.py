@@ -30,6 +30,7 @@ EXPERIMENTS = (
     "hostile",
     "soak",
 )
+ALONE = frozenset({"parent_kills"})  # it promises how soon all processes are there: nothing else may start meanwhile
 _BUSY = 1.5  # from here on the sheet says that the machine was busy
 
 
@@ -66,7 +67,7 @@ class Sheet(Struct):
 class Bench:
     """One experiment at work."""
 
-    def __init__(self, experiment: str, directory: Path, seed: int, scale: float, minutes: float = 2.0) -> None:
+    def __init__(self, experiment: str, directory: Path, seed: int, scale: float, minutes: float = 3.0) -> None:
         module = importlib.import_module(f"tests.faults.lab.experiments.{experiment}")
         self._run = module.run
         self.directory = directory

@@ -1,6 +1,6 @@
 """Messages that no meter would send, over HTTP and MQTT, with names of devices that are none; and patience.
 
-A hundred thousand: `--scale 10` makes it a million.
+A million of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.peers.process import wait_for
 
 PROMISE = "whatever strangers send, nothing of it is booked, nobody ends, and whoever is honest is answered"
 _ROOT = Path(__file__).parents[4]
-_PIPELINED, _MALFORMED, _PUBLISHED, _API = 25_000, 1_000, 72_000, 2_000
+_PIPELINED, _MALFORMED, _PUBLISHED, _API = 250_000, 10_000, 720_000, 20_000
 _SLOW_S = 20.0
 _ANSWERED_WITHIN_S = 5.0
 _MOST_GROWTH_MB = 20.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ def run(bench: Bench) -> None:
     with pytest.MonkeyPatch.context() as patch, pulse_bench(options(devices=[device])) as made, keeper(made) as house:
         patch.setattr(workers._gpio_chip, "decode", slow_decode)
         patch.setattr(Pulse, "gather_s", 0.004)
+        patch.setattr(logging.root.manager, "disable", logging.WARNING)  # each kill has something to tell
         meter = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.lab.blinking", str(made.feed), str(_HZ)],
             cwd=_ROOT,
