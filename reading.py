@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 Value = float | int | str
+# 146 years before and after the start of the machine: beyond that, times in UTC do not fit into 64 bits.
+_MonotonicNs = Annotated[int, Meta(gt=-(2**62), lt=2**62)]
 
 
 class Quality(enum.StrEnum):
@@ -38,7 +41,7 @@ class Reading(Struct, frozen=True, array_like=True, gc=False):
     """
 
     device: str  # the name in the configuration, never a name from the wire
-    at_ns: int  # CLOCK_MONOTONIC, when it was sampled
+    at_ns: _MonotonicNs  # CLOCK_MONOTONIC, when it was sampled
     values: Mapping[str, Value]  # the unit is in the name: power_w, energy_wh
     quality: Quality = Quality.MEASURED
     origin: Origin | None = None  # only from devices that repeat what was not acknowledged

@@ -51,9 +51,12 @@ class Derivation:
         if channel is None:
             channel = intake.channels[key] = self._opened(key, intake)
         clock = self._clock
-        moment = Moment(clock.boot, reading.at_ns, reading.at_ns + clock.offset_ns if clock.trusted else 0)
-        if channel.seen.boot and _is_a_gap(elapsed_ns(channel.seen, moment)):
-            intake.gaps.append(Gap(key, channel.seen, moment))
+        at_ns, seen = reading.at_ns, channel.seen
+        moment = Moment(clock.boot, at_ns, at_ns + clock.offset_ns if clock.trusted else 0)
+        if seen.boot:
+            silent_ns = elapsed_ns(seen, moment)
+            if silent_ns is None or silent_ns > _GAP_NS:
+                intake.gaps.append(Gap(key, seen, moment))
         return self._booking.book(key, channel, reading, moment, device_boot=boot, entries=intake.entries)
 
     def do_errands(self, intake: Intake) -> bool:
@@ -100,10 +103,6 @@ def terms_of(
         )
         for name, table in channels.items()
     }
-
-
-def _is_a_gap(silent_ns: int | None) -> bool:
-    return silent_ns is None or silent_ns > _GAP_NS
 
 
 def _dated(reading: Reading, origin: Origin, clock: WallClock) -> Reading | None:

@@ -43,7 +43,6 @@ log = logging.getLogger("writer")
 
 _TICK_S: Final = 0.5
 _RETRY_COMMIT_S: Final = 1.0
-_NEVER_NS: Final = 2**62  # 146 years since the start of the machine; beyond it times in UTC do not fit 64 bits
 _LEAVE_S: Final = 2.0  # for a commit that fails, and for the outputs, when the house stops
 _CLOSE_S: Final = 1.0  # for the outputs to close what they have open
 
@@ -193,8 +192,6 @@ class Ingest:
                 continue
             if report.stream != receiver.stream:
                 self._bury(receiver.stream, f"names another stream: {report.stream[:64]!r}", message)
-            elif any(abs(reading.at_ns) >= _NEVER_NS for reading in report.readings):
-                self._bury(receiver.stream, "a reading of a time that no clock shows", message)
             else:
                 self._accept(report)
         if receiver.ended:

@@ -147,7 +147,7 @@ class Booking:
             channel.replaced = False
         power_w = values.get("power_w")
         if power_w is not None and not isinstance(power_w, str):
-            if not channel.counted:
+            if not (steps or channel.counted):
                 steps = _flow(channel, round(power_w * 1e6), moment, rules, values)
             if terms.states and "state" not in values:
                 channel.state = look(channel.state, power_w, moment, terms.states)
@@ -157,7 +157,8 @@ class Booking:
         estimates = [*_spread(channel, reading, steps)] if gap_ns else []
         _tell_face_and_debts(channel, values)
         channel.seen = moment
-        return [*estimates, Reading(reading.device, reading.at_ns, values, reading.quality)]
+        booked = Reading(reading.device, reading.at_ns, values, reading.quality)
+        return [*estimates, booked] if estimates else [booked]
 
 
 def _restarted(channel: Channel, device_boot: str) -> bool:

@@ -89,7 +89,10 @@ def follow(
     if replaced:
         _settle(counter, value_uwh, moment)
         return Step(0, Kind.REPLACEMENT, before_uwh, value_uwh, since=since)
-    if _goes_on(counter, value_uwh, since_ns, rules):
+    rise_uwh = value_uwh - before_uwh
+    # A coarse counter moves seldom and then by much: what counts is how long it had stood still.
+    still_ns = None if since_ns is None else since_ns + counter.still_ns
+    if rise_uwh == 0 or 0 < rise_uwh <= rules.most_uwh(still_ns) + (counter.step_uwh or _UNKNOWN_STEP_UWH):
         return _go_on(counter, value_uwh, moment, since_ns, rules)
     suspects = [*counter.suspects, Suspect(value_uwh, moment)][-rules.confirmations :]
     while len(suspects) > 1 and not _bear_out(suspects, rules):
@@ -100,15 +103,6 @@ def follow(
     kind, booked_uwh = _judge(counter, suspects, rules, restarted=restarted)
     _settle(counter, value_uwh, moment)
     return Step(booked_uwh, kind, before_uwh, value_uwh, since=since)
-
-
-def _goes_on(counter: Counter, value_uwh: int, since_ns: int | None, rules: Rules) -> bool:
-    rise_uwh = value_uwh - counter.value_uwh
-    if rise_uwh <= 0:
-        return rise_uwh == 0
-    # A coarse counter moves seldom and then by much: what counts is how long it had stood still.
-    during_ns = None if since_ns is None else since_ns + counter.still_ns
-    return rise_uwh <= rules.most_uwh(during_ns) + (counter.step_uwh or _UNKNOWN_STEP_UWH)
 
 
 def _go_on(counter: Counter, value_uwh: int, moment: Moment, since_ns: int | None, rules: Rules) -> Step:
