@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -90,15 +91,22 @@ def bill(file: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def a_month(tmp_path: Path) -> None:
-    """March 2026, with the day of 23 hours: a steady kilowatt in the house, half of one in the shed."""
+@pytest.fixture(scope="module")
+def month(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("month")
     meters = {"meter/house": lambda at_ns: 1000.0, "meter/shed": lambda at_ns: 500.0}
-    metered(tmp_path, meters, at("2026-03-01"), at("2026-04-01"))
+    metered(folder, meters, at("2026-03-01"), at("2026-04-01"))
+    return folder
 
 
-def test_a_month_is_energy_by_bands_and_the_standing_charge_of_its_days(tmp_path: Path) -> None:
-    a_month(tmp_path)
-    status, told = bill(configured(tmp_path), "--from", "2026-03-01", "--to", "2026-03-31")
+@pytest.fixture
+def a_month(month: Path, tmp_path: Path) -> Path:
+    """March 2026, with the day of 23 hours: a steady kilowatt in the house, half of one in the shed."""
+    return Path(shutil.copytree(month, tmp_path, dirs_exist_ok=True))
+
+
+def test_a_month_is_energy_by_bands_and_the_standing_charge_of_its_days(a_month: Path) -> None:
+    status, told = bill(configured(a_month), "--from", "2026-03-01", "--to", "2026-03-31")
     assert status == 0
     # 31 nights of 7 h less the hour that the clock never showed; the rest of 743 h is day.
     night, day = Decimal(216) * Decimal("0.0945"), Decimal(527) * Decimal("0.26103")
@@ -110,9 +118,8 @@ def test_a_month_is_energy_by_bands_and_the_standing_charge_of_its_days(tmp_path
     assert all(len(line) <= 80 for line in told.splitlines()[:-1])
 
 
-def test_programs_get_money_to_the_last_digit_and_days_that_add_up(tmp_path: Path) -> None:
-    a_month(tmp_path)
-    file = configured(tmp_path)
+def test_programs_get_money_to_the_last_digit_and_days_that_add_up(a_month: Path) -> None:
+    file = configured(a_month)
     words = ("house", "--from", "2026-03-01", "--to", "2026-03-31", "--json")
     month, days = (json.loads(bill(file, *words, *by)[1]) for by in ((), ("--by", "day")))
     assert Decimal(month["total"]["total"]) == 216 * Decimal("0.0945") + 527 * Decimal("0.26103") + 31 * Decimal(
@@ -125,9 +132,8 @@ def test_programs_get_money_to_the_last_digit_and_days_that_add_up(tmp_path: Pat
     assert (by_date["2026-03-28"], by_date["2026-03-29"]) == (24_000, 23_000)
 
 
-def test_weeks_months_and_years_begin_where_the_range_does(tmp_path: Path) -> None:
-    a_month(tmp_path)
-    file = configured(tmp_path)
+def test_weeks_months_and_years_begin_where_the_range_does(a_month: Path) -> None:
+    file = configured(a_month)
     words = ("--from", "2026-03-04", "--to", "2026-03-17")
     for by, expected in (
         ("week", ["week of 2026-03-04", "week of 2026-03-09", "week of 2026-03-16"]),
@@ -141,9 +147,8 @@ def test_weeks_months_and_years_begin_where_the_range_does(tmp_path: Path) -> No
             assert any(line.startswith(f"{label}  ") for line in lines), told
 
 
-def test_another_tariff_and_a_channel_without_one(tmp_path: Path) -> None:
-    a_month(tmp_path)
-    file = configured(tmp_path)
+def test_another_tariff_and_a_channel_without_one(a_month: Path) -> None:
+    file = configured(a_month)
     day = ("--from", "2026-03-15", "--to", "2026-03-15")
     status, told = bill(file, "shed", *day)
     assert (status, told) == (2, "meter/shed has no tariff; add --tariff with one of these: main, flat\n")
@@ -152,24 +157,22 @@ def test_another_tariff_and_a_channel_without_one(tmp_path: Path) -> None:
     assert bill(file, "shed", *day, "--tariff", "flot")[0] == 2
 
 
-def test_energy_without_a_price_leaves_no_total(tmp_path: Path) -> None:
-    a_month(tmp_path)
-    file = configured(tmp_path)
+def test_energy_without_a_price_leaves_no_total(a_month: Path) -> None:
+    file = configured(a_month)
     status, told = bill(file, "--tariff", "flat", "--from", "2026-03-09", "--to", "2026-03-10")
     assert status == 0
     assert "No total: 24.000 kWh have no price" in told
     assert "total not known" in " ".join(told.split())
 
 
-def test_what_is_exported_earns(tmp_path: Path) -> None:
-    a_month(tmp_path)
-    metered(tmp_path, {HOUSE: lambda at_ns: 2000.0}, at("2026-03-01"), at("2026-04-01"), metric="energy_export_wh")
-    with asking(tmp_path) as history:
+def test_what_is_exported_earns(a_month: Path) -> None:
+    metered(a_month, {HOUSE: lambda at_ns: 2000.0}, at("2026-03-01"), at("2026-04-01"), metric="energy_export_wh")
+    with asking(a_month) as history:
         [made] = bills(history, HOUSE, tariff(), [at("2026-03-02"), at("2026-03-03")], at("2026-04-01"))
     assert made.sold_uwh == 48 * 10**9
     assert made.earned == 48 * Decimal("0.15")
     assert made.total == made.cost + made.standing - made.earned
-    status, told = bill(configured(tmp_path), "--from", "2026-03-02", "--to", "2026-03-02", "--by", "day")
+    status, told = bill(configured(a_month), "--from", "2026-03-02", "--to", "2026-03-02", "--by", "day")
     assert status == 0
     assert "sold 48.000 -7.20" in " ".join(told.split())
 
@@ -228,17 +231,15 @@ def test_what_was_booked_by_hand_counts_where_it_belongs_and_is_marked(tmp_path:
     ],
 )
 def test_what_cannot_be_billed_is_told_in_words(
-    tmp_path: Path, words: tuple[str, ...], status: int, expected: str
+    a_month: Path, words: tuple[str, ...], status: int, expected: str
 ) -> None:
-    a_month(tmp_path)
-    found = bill(configured(tmp_path), *words)
+    found = bill(configured(a_month), *words)
     assert found[0] == status
     assert expected in found[1]
 
 
-def test_with_two_priced_channels_one_is_to_be_named(tmp_path: Path) -> None:
-    a_month(tmp_path)
-    status, told = bill(configured(tmp_path, '[channels.meter.shed]\ntariff = "flat"\n'))
+def test_with_two_priced_channels_one_is_to_be_named(a_month: Path) -> None:
+    status, told = bill(configured(a_month, '[channels.meter.shed]\ntariff = "flat"\n'))
     assert status == 2
     assert "several channels have a tariff: meter/house, meter/shed; name one" in told
 
