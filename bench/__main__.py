@@ -53,7 +53,7 @@ def markdown(found: Mapping[str, Iterable[Finding]]) -> str:
                 lines.append(f"| {bench} | {each.what} | | skipped: {each.why} | | | | |")
                 continue
             ours, theirs, ratio, most, met = columns(each)
-            verdict = "met" if met == "met" else "**not met**"
+            verdict = "**not met**" if met == "NOT" else met
             lines.append(f"| {bench} | {each.what} | {ours} | {each.peer} | {theirs} | {ratio} | {most} | {verdict} |")
     return "\n".join(lines) + "\n"
 

@@ -30,15 +30,15 @@ class Figure(Struct, frozen=True, tag=True):
     unit: str
     peer: str  # what it is compared with: another program, or a limit
     theirs: float
-    most: float = 1.0  # the budget: ours may be this much of theirs
+    most: float | None = 1.0  # the budget: ours may be this much of theirs; None: it is there to be compared with
 
     @property
     def ratio(self) -> float:
         return self.ours / self.theirs
 
     @property
-    def met(self) -> bool:
-        return self.ratio <= self.most
+    def met(self) -> bool | None:
+        return None if self.most is None else self.ratio <= self.most
 
 
 class Skipped(Struct, frozen=True, tag=True):
@@ -106,9 +106,9 @@ def verdict(findings: Iterable[Finding]) -> str:
     '1 of 1 within their budget, 1 skipped'
     """
     findings = list(findings)
-    figures = [each for each in findings if isinstance(each, Figure)]
-    skipped = len(findings) - len(figures)
-    told = f"{sum(each.met for each in figures)} of {len(figures)} within their budget"
+    skipped = sum(isinstance(each, Skipped) for each in findings)
+    verdicts = [each.met for each in findings if isinstance(each, Figure) and each.met is not None]
+    told = f"{sum(verdicts)} of {len(verdicts)} within their budget"
     return f"{told}, {skipped} skipped" if skipped else told
 
 
@@ -127,7 +127,7 @@ def table(findings: Iterable[Finding]) -> str:
             continue
         ours, theirs, ratio, most, met = columns(each)
         lines.append(
-            f"{_cut(each.what, 34):<34}{ours:>12}  {_cut(each.peer, 22):<22}{theirs:>10}{ratio:>8}{most:>8} {met}"
+            f"{_cut(each.what, 34):<34}{ours:>12}  {_cut(each.peer, 22):<22}{theirs:>10}{ratio:>8}{most:>8} {met}".rstrip()
         )
     return "\n".join(lines)
 
@@ -136,6 +136,8 @@ def columns(figure: Figure) -> tuple[str, str, str, str, str]:
     """Return ours, theirs, ratio, budget and verdict as they are printed."""
     ours, theirs = (f"{_rounded(cost)} {figure.unit}".strip() for cost in (figure.ours, figure.theirs))
     ratio = f"{figure.ratio:.3f}" if figure.ratio < 1000 else f"{figure.ratio:.0f}"
+    if figure.most is None:
+        return ours, theirs, ratio, "-", ""
     return ours, theirs, ratio, f"{figure.most:.3g}", "met" if figure.met else "NOT"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import markdown, write_docs
-from bench.figures import Figure, Skipped, medians, read, table, write
+from bench.figures import Figure, Skipped, medians, read, table, verdict, write
 from bench.pulse import edge_us
 from bench.svg import Curve, picture
 
@@ -29,6 +29,13 @@ def test_the_table_is_no_wider_than_a_hundred_columns_and_says_what_is_met_and_w
     assert max(map(len, lines)) <= 100
     assert [line.split()[-1] for line in lines[1:3]] == ["met", "NOT"]
     assert "skipped: no stress-ng" in lines[3]
+
+
+def test_what_is_only_compared_has_no_verdict(tmp_path: Path) -> None:
+    figures = [*_FINDINGS, Figure("a reading", 1.5, "µs", "vmagent", 1.0, None)]
+    assert table(figures).endswith("1.500       -")
+    assert verdict(figures) == "1 of 2 within their budget, 1 skipped"
+    assert "| 1.500 | - |  |" in markdown({"pipeline": figures})
 
 
 def test_what_is_written_as_json_is_read_back(tmp_path: Path) -> None:
