@@ -8,10 +8,12 @@ archives, and when the finest one ends the history is gone, without a word.
 from __future__ import annotations
 
 import configparser
+import math
 import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -111,12 +113,13 @@ def faults(kept: Keeping, metric: str, interval_s: float) -> Iterator[tuple[Mark
     >>> [*faults(Keeping(seven_days, 0.0, "average", ""), "power_w", 30.0)]
     []
     """
-    for finer, coarser in zip(kept.archives, kept.archives[1:], strict=False):
-        filled = min(1.0, finer.step_s / interval_s) if interval_s < coarser.step_s else finer.step_s / coarser.step_s
-        if filled + 1e-9 < kept.xff:
-            share = f"{100 * filled:.0f} % of the slots of {finer.step_s} s have a value"
+    for finer, coarser in pairwise(kept.archives):
+        least, most = _shares(finer.step_s, coarser.step_s, interval_s)
+        if least + 1e-9 < kept.xff:
+            gone = "everything is gone" if most + 1e-9 < kept.xff else "a part is gone"
+            share = f"{_percent(least, most)} of the slots of {finer.step_s} s have a value"
             wanted = f"xFilesFactor {kept.xff:g} wants {100 * kept.xff:.0f} %"
-            what = f"after {_in_words(finer.span_s)} everything is gone: {share}, and {wanted}"
+            what = f"after {_in_words(finer.span_s)} {gone}: {share}, and {wanted}"
             yield Mark.WRONG, what, "set xFilesFactor = 0: deploy/graphite/storage-aggregation.conf"
             break
     kind = "counter" if metric.endswith(("_wh", "_m3", "pulses", "cost")) else "power"
@@ -124,6 +127,30 @@ def faults(kept: Keeping, metric: str, interval_s: float) -> Iterator[tuple[Mark
         what = f"it is rolled up by {kept.method}, which makes {metric} a number that nobody measured"
         now = f"aggregationMethod = {'last' if kind == 'counter' else 'average'}: deploy/graphite/"
         yield Mark.WRONG if kept.method == "sum" else Mark.MIND, what, now
+
+
+def _shares(finer_s: int, coarser_s: int, interval_s: float) -> tuple[float, float]:
+    """Return how many of the fine slots have a value, at least and at most, in a coarse one that has any at all.
+
+    >>> [_shares(10, 60, interval_s) for interval_s in (5, 30, 60)]
+    [(1.0, 1.0), (0.3333333333333333, 0.3333333333333333), (0.16666666666666666, 0.16666666666666666)]
+    >>> [round(share, 2) for share in _shares(5, 30, 20)]
+    [0.17, 0.33]
+    """
+    if interval_s <= finer_s:
+        return 1.0, 1.0
+    values = max(1.0, coarser_s / interval_s)
+    return math.floor(values) * finer_s / coarser_s, math.ceil(values) * finer_s / coarser_s
+
+
+def _percent(least: float, most: float) -> str:
+    """Put a share, or the two between which it is, into words.
+
+    >>> _percent(1 / 6, 1 / 3), _percent(1 / 3, 1 / 3)
+    ('17 to 33 %', '33 %')
+    """
+    low, high = round(100 * least), round(100 * most)
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def check_rules(series: Sequence[tuple[str, float]], conf: Path, part: str) -> list[Finding]:
