@@ -126,9 +126,8 @@ def table(findings: Iterable[Finding]) -> str:
             lines.append(f"{_cut(each.what, 34):<36}skipped: {each.why}")
             continue
         ours, theirs, ratio, most, met = columns(each)
-        lines.append(
-            f"{_cut(each.what, 34):<34}{ours:>12}  {_cut(each.peer, 22):<22}{theirs:>10}{ratio:>8}{most:>8} {met}".rstrip()
-        )
+        line = f"{_cut(each.what, 34):<34}{ours:>12}  {_cut(each.peer, 22):<22}{theirs:>10}{ratio:>8}{most:>8} {met}"
+        lines.append(line.rstrip())
     return "\n".join(lines)
 
 
