@@ -35,7 +35,7 @@ logger = logging.getLogger("api")
 # A burst of connections is accepted in one go before the surplus is closed: this many descriptors more, at most.
 _BACKLOG = 128
 _BEAT_EVERY_S = 1.0
-_REMEMBERS_AFTER_S = (2.0, 10.0, 30.0)
+_REMEMBERS_AFTER_S = (2.0, 10.0, 30.0, 90.0)
 _MOST_DROPS = 64  # taken from the tap in one go
 
 

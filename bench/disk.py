@@ -35,6 +35,7 @@ HOUSES = {
     "and both": "[outputs.csv]\n[outputs.history]\n",
 }
 WARM_S = 10.0
+FILES_S = 60  # as it is on a card
 WINDOWS_S = {10: 1 / 10, 60: 1 / 45}  # the most of what carbon writes
 _LOADS = ("base", "fridge", "kettle", "cooker", "washing")
 _DAY_S = 86_400
@@ -138,7 +139,8 @@ def a_house(place: Path, window_s: int) -> Iterator[None]:
     )
     config = place / "site.toml"
     config.write_text(
-        f'[site]\ndata_dir = "{place}/var"\n[writer]\ncommit_interval_s = {window_s}\n[api]\nport = {port}\n'
+        f'[site]\ndata_dir = "{place}/var"\n[api]\nport = {port}\n'
+        f"[writer]\ncommit_interval_s = {window_s}\nfile_interval_s = {FILES_S}\n"
         f'[sources.house]\nkind = "simulated"\ninterval_s = 10\n{devices}[outputs.csv]\n[outputs.history]\n'
     )
     with (place / "log").open("wb") as log:

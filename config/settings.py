@@ -14,6 +14,7 @@ All of them, with the defaults; no file needs more than what differs:
 
     [writer]
     commit_interval_s = "auto"      # what a power cut may cost: 10 on an SD card, 1 elsewhere, or a number
+    file_interval_s = "auto"        # how often the files of csv and history are written: 60 on an SD card, or a number
     outbox_quota_mb = 256.0         # what an absent output may pile up; then the oldest raw values go first
     outbox_reserve_mb = 8.0         # allocated beforehand, so that a full disk does not stop it at once
 
@@ -122,6 +123,8 @@ class Writer(Table, frozen=True, kw_only=True):
     """`[writer]`: how much a power cut may cost, in seconds of data and in wear of the card."""
 
     commit_interval_s: Positive | Literal["auto"] = "auto"  # auto: 10 on an SD card, 1 elsewhere
+    # auto: 60 on an SD card, with each commit elsewhere. Not more, because what waits for five minutes is a trouble.
+    file_interval_s: Annotated[float, Meta(ge=0, le=240)] | Literal["auto"] = "auto"
     outbox_quota_mb: Annotated[float, Meta(ge=1, le=1_000_000)] = 256.0  # what an absent output may pile up
     outbox_reserve_mb: Annotated[float, Meta(ge=0, le=500)] = 8.0  # set aside, so that a full disk stops nothing
 

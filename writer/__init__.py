@@ -100,6 +100,8 @@ class Output(ABC):
     Options: ClassVar[type[OutputTable]]  # this output's TOML table
     # After an outage the newest records go first and the backlog beside them. A file wants them in order instead.
     newest_first: ClassVar[bool] = True
+    # A file below data_dir is written every `[writer] file_interval_s`: each time costs a card the same.
+    is_file: ClassVar[bool] = False
 
     def __init__(self, options: Any, site: Site, memo: Memo) -> None:
         self.options = options

@@ -1,4 +1,4 @@
-"""How often the writer commits, where nobody says: by the kind of disk that the commits wear."""
+"""How often the writer commits and its files are written, where nobody says: by the kind of disk that this wears."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 _ON_A_CARD_S: Final = 10.0
 _ELSEWHERE_S: Final = 1.0
+_FILES_ON_A_CARD_S: Final = 60.0
 
 
 def commit_interval_s(wanted: float | Literal["auto"], data_dir: Path) -> float:
@@ -15,6 +16,13 @@ def commit_interval_s(wanted: float | Literal["auto"], data_dir: Path) -> float:
     if wanted != "auto":
         return wanted
     return _ON_A_CARD_S if is_on_a_card(data_dir) else _ELSEWHERE_S
+
+
+def file_interval_s(wanted: float | Literal["auto"], data_dir: Path) -> float:
+    """How long what is committed may wait for its file: a minute on an SD card, 0 elsewhere."""
+    if wanted != "auto":
+        return wanted
+    return _FILES_ON_A_CARD_S if is_on_a_card(data_dir) else 0.0
 
 
 def is_on_a_card(path: Path) -> bool:

@@ -2,6 +2,9 @@
 
 A dead output delays nobody: the thread waits, tries again, and the rows stay in the outbox. After an absence the newest
 rows go first and what piled up follows beside them, oldest first, as a gap that is worked off.
+
+A file on the same disk gathers: it is written now and then, much at once, because each time costs the card the same.
+What waits for that is as safe in the outbox.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from typing import Final
 import msgspec
 
 from reading import Record
+from vitals import Row as VitalsRow
 from writer import Batch, Memo, Output, OutputDown, OutputRefused
-from writer.outbox import Progress, Reader
+from writer.outbox import Account, Progress, Reader, balance
 from writer.rescue import is_damage
 from writer.rows import Row
 
@@ -51,6 +55,7 @@ class Delivery(threading.Thread):
         wake: Callable[[], None],
         *,
         newest_first: bool = True,
+        gather_s: float = 0.0,
     ) -> None:
         super().__init__(name=f"output {name}", daemon=True)
         self.output = name
@@ -71,6 +76,9 @@ class Delivery(threading.Thread):
         self._refused: list[tuple[str, str, bytes]] = []
         self._wake_ingest = wake
         self._newest_first = newest_first
+        self._gather_s = gather_s  # from one visit that left nothing over to the next
+        self._visit_at_s = 0.0  # monotonic: what comes before then is gathered
+        self._hurry = False
         self._head = progress.front
         self._news = threading.Condition()
         self._leaving = False
@@ -93,10 +101,11 @@ class Delivery(threading.Thread):
         self.changed = self.urgent = False
         self._kept.set()
 
-    def rows_until(self, head: int) -> None:
-        """There are rows up to `head` now."""
+    def rows_until(self, head: int, *, hurry: bool = False) -> None:
+        """There are rows up to `head` now. With `hurry` none of them is to wait until more have gathered."""
         with self._news:
             self._head = head
+            self._hurry = hurry
             self._news.notify()
 
     def leave(self) -> None:
@@ -110,6 +119,20 @@ class Delivery(threading.Thread):
         """Nothing is left to deliver, or nothing can be delivered just now."""
         with self.lock:
             return self.state in (DOWN, STOPPED) or (self._progress.front >= self._head and not self._progress.gaps)
+
+    def show(self, row: VitalsRow, account: Account) -> None:
+        """Put on the vitals board how this output is."""
+        with self.lock:
+            progress, _, _ = self.snapshot()
+        books = balance(progress, account)
+        for shown in ("accepted", "delivered", "pending"):
+            row[shown] = getattr(books, shown)
+        for reason, count in books.dropped.items():
+            row[f"dropped_{reason}"] = count
+        for shown in ("state", "failures", "newest_delivered_utc_ns", "oldest_pending_utc_ns", "failing_since_ns"):
+            row[shown] = getattr(self, shown)
+        if row.note != self.note:
+            row.note = self.note
 
     # ---- the thread
 
@@ -154,6 +177,9 @@ class Delivery(threading.Thread):
 
     def _next(self, reader: Reader) -> tuple[list[Row], Span] | None:
         """Find the next rows: from the front, else from the oldest gap."""
+        if self._gathers_for_s > 0:
+            self.oldest_pending_utc_ns = 0  # the output is not behind with what gathers
+            return None
         if self._returning:
             self._leave_a_gap(reader)
             self._returning = False
@@ -215,6 +241,8 @@ class Delivery(threading.Thread):
             self._refused += [(f"output {self.output}", why, _dead_letter(records[at])) for at, why in refused.items()]
             self._hands = None
             self.changed = True
+            if progress.front >= self._head and not progress.gaps:
+                self._visit_at_s = time.monotonic() + self._gather_s
             if records:
                 self.newest_delivered_utc_ns = max(self.newest_delivered_utc_ns, records[-1].time_ns)
         if refused:
@@ -222,11 +250,20 @@ class Delivery(threading.Thread):
         self._note_recovery()
         self._wake_ingest()
 
+    @property
+    def _gathers_for_s(self) -> float:
+        """How much longer rows are to gather; a backlog never is."""
+        return 0.0 if self._hurry else self._visit_at_s - time.monotonic()
+
     def _wait_for_news(self) -> None:
         with self._news:
-            if not self._leaving and self._progress.front >= self._head:
+            if self._leaving:
+                return
+            if (rest_s := self._gathers_for_s) > 0:
+                self._news.wait(rest_s)
+            elif self._progress.front >= self._head:
                 self._news.wait(1.0)
-            elif not self._leaving:
+            else:
                 self._news.wait(0.1)  # the next row waits for the clock
 
     def _wait_for_better_times(self, down: OutputDown) -> None:

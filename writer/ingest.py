@@ -28,12 +28,12 @@ from tap import Spout
 from vitals import Board, Row
 from writer import Memo, Output, output_class
 from writer.clock import WallClock
-from writer.commit_interval import commit_interval_s
+from writer.commit_interval import commit_interval_s, file_interval_s
 from writer.delivery import Delivery, leave_all
 from writer.derive import Derivation, terms_of
 from writer.ledger_copy import LedgerCopy
 from writer.lookout import Lookout
-from writer.outbox import Intake, Stamp, Watermark, balance
+from writer.outbox import Intake, Stamp, Watermark
 from writer.repeats import digest, with_message
 from writer.rescue import is_damage
 from writer.rows import CLOCKS, HELD, RESTAMPED, SYNCED, UNSYNCED
@@ -76,7 +76,7 @@ class Ingest:
     ) -> None:
         self._spout = spout or Spout()
         self._parent = os.getppid()
-        self._stopping = False
+        self._stopping = self._leaving = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Before anything that takes long: to be stopped while the outbox is checked must not skip the draining.
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
@@ -115,9 +115,7 @@ class Ingest:
 
     def run(self) -> None:
         """Work until SIGTERM, then take everything that the channels still have, and leave."""
-        for delivery in self._deliveries:
-            delivery.rows_until(self._outbox.head)  # first: it looks once how far behind it is
-            delivery.start()
+        self._start_outputs()
         for receiver in self._receivers.values():
             self._look_at(receiver)
         while not self._stopping:
@@ -126,9 +124,7 @@ class Ingest:
 
     def run_once(self, deliver_within_s: float) -> None:
         """Take what the channels have now, serve the outputs until they have it or the time is over, and leave."""
-        for delivery in self._deliveries:
-            delivery.rows_until(self._outbox.head)
-            delivery.start()
+        self._start_outputs()
         self._drain(deliver_within_s)
 
     def _turn(self) -> None:
@@ -288,8 +284,7 @@ class Ingest:
         self._intake = Intake()
         self._commit_at_s = None
         self._urgent = False
-        for delivery in self._deliveries:
-            delivery.rows_until(self._outbox.head)
+        self._tell_outputs()
         for receiver in self._receivers.values():
             if receiver.one_at_a_time:
                 self._look_at(receiver)
@@ -311,8 +306,18 @@ class Ingest:
             self._vitals.add("unsynced", dated)
         why = "the clock is set" if state == RESTAMPED else "the clock was not set in time: their date is a guess"
         log.info("%d readings that waited for the clock go out: %s", dated, why)
+        self._tell_outputs()
+
+    def _start_outputs(self) -> None:
+        self._tell_outputs()  # first: each looks once how far behind it is
         for delivery in self._deliveries:
-            delivery.rows_until(self._outbox.head)
+            delivery.start()
+
+    def _tell_outputs(self) -> None:
+        """Tell which rows there are; none gathers while the house stops, or where they could get too many."""
+        hurry = self._leaving or self._outbox.bytes > self._plan.writer.outbox_quota_mb * 1e6 / 4
+        for delivery in self._deliveries:
+            delivery.rows_until(self._outbox.head, hurry=hurry)
 
     # ---- leaving
 
@@ -324,6 +329,8 @@ class Ingest:
         """Take what the channels still have. Without a parent nobody else will: then until every worker is gone."""
         orphaned = os.getppid() != self._parent
         self._intake.events += self._lookout.end(orphaned=orphaned)
+        self._leaving = True
+        self._tell_outputs()
         deadline_s = time.monotonic() + _LEAVE_S
         while True:
             self._vitals.beat()
@@ -367,21 +374,11 @@ class Ingest:
         vitals["clock_synced"] = int(self._clock.trusted)
         vitals["clock_steps"] = self._clock.steps
         for delivery in self._deliveries:
-            row = self._output_vitals[delivery.output]
-            with delivery.lock:
-                progress, _, _ = delivery.snapshot()
-            account = balance(progress, self._outbox.accounts[delivery.output])
-            for shown in ("accepted", "delivered", "pending"):
-                row[shown] = getattr(account, shown)
-            for reason, count in account.dropped.items():
-                row[f"dropped_{reason}"] = count
-            for shown in ("state", "failures", "newest_delivered_utc_ns", "oldest_pending_utc_ns", "failing_since_ns"):
-                row[shown] = getattr(delivery, shown)
-            if row.note != delivery.note:
-                row.note = delivery.note
+            delivery.show(self._output_vitals[delivery.output], self._outbox.accounts[delivery.output])
 
     def _delivery(self, name: str, options: OutputTable) -> Delivery:
         kind = output_class(options.kind or name)
+        gather_s = file_interval_s(self._plan.writer.file_interval_s, self._plan.data_dir) if kind.is_file else 0.0
 
         def make(memo: Memo) -> Output:
             return kind(options, self._plan.site, memo)
@@ -393,4 +390,5 @@ class Ingest:
             self._outbox.progress[name],
             lambda: os.eventfd_write(self._wake, 1),
             newest_first=kind.newest_first,
+            gather_s=gather_s,
         )

@@ -99,7 +99,9 @@ class Bench:
         self.loop.commit(intake(count, self.count, sequence=self.commits), stamp)
         self.count += count
 
-    def start(self, make: Callable[[Memo], Output] | None = None, *, newest_first: bool = True) -> Delivery:
+    def start(
+        self, make: Callable[[Memo], Output] | None = None, *, newest_first: bool = True, gather_s: float = 0.0
+    ) -> Delivery:
         def wake() -> None:
             self.wakes += 1
 
@@ -110,6 +112,7 @@ class Bench:
             self.outbox.progress["peer"],
             wake,
             newest_first=newest_first,
+            gather_s=gather_s,
         )
         self.loop.deliveries = [made]
         made.rows_until(self.outbox.head)
@@ -413,6 +416,52 @@ def test_an_output_that_wants_order_gets_it_however_long_it_was_away(bench: Benc
     bench.start(newest_first=False)
     bench.settle()
     assert bench.peer.taken == list(range(20_000))
+
+
+def test_an_output_that_gathers_is_served_once_for_many_commits(bench: Bench) -> None:
+    gather_s = 1.5
+    bench.start(gather_s=gather_s)
+    bench.put(1)
+    wait_for(lambda: bench.peer.taken == [0], "the first reading, which waits for no others")
+    for _ in range(5):
+        bench.put(10)
+        bench.loop.turn()
+    bench.settle()
+    assert bench.peer.taken == list(range(51))
+    first_s, *later_s = bench.peer.asked_at_s
+    assert later_s[0] - first_s >= gather_s
+    assert len(bench.peer.batches) < 6, "each commit was taken there by itself"
+
+
+def test_what_gathers_is_nothing_that_an_output_is_behind_with(bench: Bench) -> None:
+    output = bench.start(gather_s=600.0)
+    bench.put(1)
+    wait_for(lambda: bench.peer.taken == [0], "the first reading")
+    wait_for(lambda: not output.oldest_pending_utc_ns, "it to be booked")
+    for _ in range(5):
+        bench.put(10)
+    assert not output.idle
+    assert (output.oldest_pending_utc_ns, output.state) == (0, UP)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_backlog_does_not_gather(bench: Bench, away: bool) -> None:
+    bench.fill(20, 1000)
+    bench.peer.answers = [down()] if away else []
+    bench.start(gather_s=600.0)
+    bench.settle()
+    assert Counter(bench.peer.taken) == Counter(range(20_000))
+
+
+def test_who_leaves_hurries_what_gathers(bench: Bench) -> None:
+    output = bench.start(gather_s=600.0)
+    bench.put(1)
+    wait_for(lambda: output.idle and bench.peer.taken == [0], "the first reading")
+    bench.put(10)
+    assert not output.idle
+    output.rows_until(bench.outbox.head, hurry=True)
+    bench.settle()
+    assert bench.peer.taken == list(range(11))
 
 
 def test_while_a_gap_is_worked_off_what_is_new_goes_first(bench: Bench) -> None:

@@ -29,7 +29,8 @@ from vitals import Board, Row
 from writer import Batch, Output, OutputDown, delivery, ingest
 from writer import clock as wall
 from writer.clock import wall_minus_monotonic_ns
-from writer.ingest import Ingest, WriterPlan, commit_interval_s
+from writer.commit_interval import commit_interval_s, file_interval_s
+from writer.ingest import Ingest, WriterPlan
 from writer.outbox import Account, Outbox, Progress, Watermark
 
 LONG_S = 600.0  # no test waits for a commit interval so long
@@ -40,6 +41,7 @@ class Notebook(Output):
     """Writes each record down as a line of JSON; while there is a file `away`, it is down."""
 
     Options = OutputTable
+    is_file = True
 
     def write(self, batch: Batch) -> None:
         directory = Path(self.site.data_dir)
@@ -69,6 +71,8 @@ class House:
         self,
         *,
         interval_s: float = 0.02,
+        file_interval_s: float = 0.0,
+        quota_mb: float = 256.0,
         require_sync: bool = False,
         hold_at_most_s: float = 600.0,
         offsets: bool = True,
@@ -90,7 +94,12 @@ class House:
                 plan = WriterPlan(
                     self.directory,
                     Site(data_dir=str(self.directory)),
-                    WriterTable(commit_interval_s=interval_s, outbox_reserve_mb=0),
+                    WriterTable(
+                        commit_interval_s=interval_s,
+                        file_interval_s=file_interval_s,
+                        outbox_quota_mb=quota_mb,
+                        outbox_reserve_mb=0,
+                    ),
                     ClockRules(require_sync=require_sync, hold_at_most_s=hold_at_most_s),
                     {"notebook": OutputTable()} if outputs else {},
                 )
@@ -631,9 +640,9 @@ def test_a_writer_that_starts_with_a_long_backlog_sends_the_newest_first(house: 
     def slow_thread(patch: pytest.MonkeyPatch) -> None:
         whole = ingest.Delivery.rows_until
 
-        def rows_until(self: ingest.Delivery, head: int) -> None:
+        def rows_until(self: ingest.Delivery, head: int, *, hurry: bool) -> None:
             time.sleep(0.1)  # the thread, if it runs already, looks before it is told
-            whole(self, head)
+            whole(self, head, hurry=hurry)
 
         patch.setattr(ingest.Delivery, "rows_until", rows_until)
 
@@ -664,6 +673,35 @@ def test_an_output_that_has_to_note_something_while_all_is_drained_is_not_kept_w
     house.stop()
     assert time.monotonic() - began_s < 5
     assert house.numbers() == list(range(5))
+
+
+def test_a_file_gets_what_has_gathered_for_it_when_the_writer_is_stopped(house: House) -> None:
+    house.start(file_interval_s=240)
+    house.report()
+    house.arrive(1)
+    for _ in range(5):
+        commits = house.vitals["commits"]
+        house.report(10)
+        wait_for(lambda commits=commits: house.vitals["commits"] > commits, "a commit")
+    wait_for(lambda: house.output["pending"] == 50, "the board to show what waits")
+    assert house.numbers() == [0]
+    wait_for(lambda: house.output["oldest_pending_utc_ns"] == 0, "the output not to look as if it were behind")
+    house.stop()
+    assert house.numbers() == list(range(51))
+    house.assert_conserved()
+
+
+def test_a_file_gathers_nothing_once_the_outbox_fills_up(house: House) -> None:
+    house.start(file_interval_s=240, quota_mb=1)
+    house.report()
+    house.arrive(1)
+    text = "x" * 10_000
+    for number in range(1, 40):  # 400 kB of the megabyte
+        house.senders["meter"].report([Reading("d", time.monotonic_ns(), {"pulses": number, "state": text})])
+        wait_for(lambda: not house.waiting(), "the reading to be taken")
+    wait_for(lambda: len(house.numbers()) > 25, "what had gathered")
+    house.stop()
+    assert house.numbers() == list(range(40))
 
 
 # ---- leaving
@@ -888,10 +926,10 @@ def test_a_moment_in_which_the_disk_cannot_read_is_no_damage(house: House) -> No
     assert not list(house.directory.glob("*.damaged-*"))
 
 
-def test_the_commit_interval_is_the_users_or_what_the_disk_can_bear(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert commit_interval_s(2.5, tmp_path) == 2.5
-    for device, interval_s in (("/sys/devices/platform/mmc1/block/mmcblk0/mmcblk0p2", 10.0), ("/sys/block/sda", 1.0)):
+def test_the_intervals_are_the_users_or_what_the_disk_can_bear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (commit_interval_s(2.5, tmp_path), file_interval_s(2.5, tmp_path)) == (2.5, 2.5)
+    card, disk = "/sys/devices/platform/mmc1/block/mmcblk0/mmcblk0p2", "/sys/block/sda"
+    for device, commit_s, file_s in ((card, 10.0, 60.0), (disk, 1.0, 0.0)):
         monkeypatch.setattr(os.path, "realpath", lambda _, device=device: device)
-        assert commit_interval_s("auto", tmp_path / "not" / "yet" / "there") == interval_s
+        place = tmp_path / "not" / "yet" / "there"
+        assert (commit_interval_s("auto", place), file_interval_s("auto", place)) == (commit_s, file_s)

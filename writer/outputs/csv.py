@@ -80,6 +80,7 @@ class Csv(Output):
 
     Options = Options
     newest_first = False
+    is_file = True
 
     def __init__(self, options: Any, site: Site, memo: Memo) -> None:
         super().__init__(options, site, memo)

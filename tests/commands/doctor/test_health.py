@@ -124,6 +124,9 @@ def test_the_cost_follows_the_interval_and_the_outputs(tmp_path: Path) -> None:
     assert both.bytes_each > ten.bytes_each
     idle = cost("[writer]\ncommit_interval_s = 10\n[outputs.csv]\n[outputs.history]\nenabled = false")
     assert idle.bytes_each == ten.bytes_each
+    gathered = cost("[writer]\ncommit_interval_s = 10\nfile_interval_s = 60\n[outputs.csv]\n[outputs.history]")
+    assert gathered.mb_a_day < ten.mb_a_day
+    assert gathered.file_writes == pytest.approx(gathered.commits / 6)
 
 
 def test_the_disk_of_this_machine_is_found(tmp_path: Path) -> None:
