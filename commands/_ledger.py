@@ -23,7 +23,8 @@ from supervise.instance import AlreadyRunning, lock
 from writer.books import Books
 from writer.clock import WallClock
 from writer.errands import Clerk, Errand, Now, written
-from writer.outbox import Intake, Outbox, Stamp, connect
+from writer.outbox import Intake, Outbox, Stamp
+from writer.outbox_file import connect
 from writer.rows import HELD, SYNCED
 
 _ANSWER_S: Final = 20.0

@@ -21,7 +21,8 @@ from commands._archive import BadArchive, Manifest
 from commands._backup import SKIPPED
 from config.settings import Site
 from files import replaced
-from writer.outbox import Account, Progress, connect
+from writer.outbox import Account, Progress
+from writer.outbox_file import connect
 from writer.transaction import transaction
 
 UNFINISHED: Final = ".restoring"  # where everything is put until it is whole

@@ -2,13 +2,12 @@
 
 A commit is some rows of readings, the watermarks of the streams they came from, and how far each output has got: all of
 it or nothing. What a card suffers is the number of commits and the pages that each touches, so a row is as large as a
-commit and all the small state shares one page.
+commit, the small state lies together, and pages are small.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +22,8 @@ from reading import Reading
 from writer.books import BOOKS, Books
 from writer.ledger import Channel
 from writer.logbook import LOGBOOK, Balance, Logbook, Loss, Span, refused_spans, span_of
+from writer.outbox_file import connect, parts, reserve
 from writer.repeats import Seen
-from writer.reserve import reserve
 from writer.rows import HELD, SYNCED, UNSYNCED, Row, only_counters, pack, unpack
 from writer.transaction import transaction
 
@@ -374,19 +373,6 @@ class Reader:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the file as every part of the writer does. The connection must not cross a fork."""
-    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
-
-
-def parts(path: Path) -> list[Path]:
-    """The files that make up an outbox."""
-    return [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]
 
 
 def states_of(state: Mapping[str, bytes], prefix: str, kind: type[T]) -> dict[str, T]:

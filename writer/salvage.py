@@ -19,6 +19,7 @@ from writer.ledger import Channel
 from writer.ledger_copy import LedgerCopy
 from writer.logbook import COPIES, LOGBOOK
 from writer.outbox import SCHEMA, Outbox, states_of
+from writer.outbox_file import PAGE_BYTES
 from writer.rows import MOST_READINGS_A_ROW
 from writer.transaction import transaction
 
@@ -132,6 +133,7 @@ def _take_over(damaged: Path, rescuing: Path, ledger_copy: LedgerCopy) -> None:
     """
     with contextlib.closing(sqlite3.connect(rescuing, isolation_level=None)) as new:
         rescue.write_plainly(new)
+        new.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         new.executescript(_TABLES)
         with transaction(new), contextlib.closing(_connect_to_read(damaged)) as old:
             for key, value in _readable(old, "SELECT key, value FROM state ORDER BY key"):

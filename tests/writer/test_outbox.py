@@ -29,9 +29,11 @@ from tests.writer._helpers import (
     rows,
     state,
 )
+from writer.ledger import Channel, Register
 from writer.ledger_copy import LedgerCopy
 from writer.outbox import (
     MOST_DEAD_LETTERS,
+    SCHEMA,
     Intake,
     Outbox,
     Progress,
@@ -39,6 +41,7 @@ from writer.outbox import (
     Stamp,
     Watermark,
 )
+from writer.outbox_file import PAGE_BYTES
 from writer.rows import HELD, MOST_READINGS_A_ROW, RESTAMPED, SYNCED, UNSYNCED, unpack
 from writer.salvage import open_outbox
 
@@ -251,6 +254,46 @@ def test_the_log_stays_within_what_was_reserved_for_it(tmp_path: Path) -> None:
         outbox.commit(Intake(), STAMP, {"a": Progress(front=outbox.head, delivered=20 * (number + 1))})
     assert log.stat().st_size == reserved
     outbox.close()
+
+
+def test_a_commit_writes_little_more_than_is_in_it(path: Path) -> None:
+    outbox = Outbox(path, reserve_bytes=1_000_000, quota_bytes=10**9)
+    outbox.serve(["a", "b"])
+
+    def commit(number: int) -> int:
+        """Commit a reading of each of twenty devices, when what came before has been delivered; return its bytes."""
+        taken = intake(20, 20 * number, sequence=number)
+        taken.channels = {
+            f"meter/{device}": Channel(Register(number * 10**12 + device, number * 10**12), Register())
+            for device in range(20)
+        }
+        put(outbox, taken, a=Progress(front=outbox.head), b=Progress(front=outbox.head))
+        (body,) = (body for *_, body in rows(path))
+        return len(body) + sum(map(len, state(path).values()))
+
+    for number in range(1, 50):
+        content_bytes = commit(number)
+    outbox._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    for number in range(50, 100):
+        commit(number)
+    _, pages, _ = outbox._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    assert pages * PAGE_BYTES / 50 < content_bytes + 8 * PAGE_BYTES
+    outbox.close()
+
+
+def test_an_outbox_with_the_large_pages_of_an_older_version_goes_on(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as older:
+        older.execute("PRAGMA page_size = 4096")
+        older.executescript(f"PRAGMA journal_mode = WAL; {SCHEMA}")
+    outbox, salvage = open_outbox(
+        path, LedgerCopy(path.with_name("ledger.copy")), reserve_bytes=1_000_000, quota_bytes=10**9
+    )
+    assert salvage is None
+    outbox.serve(["a"])
+    put(outbox, intake(20, sequence=1))
+    assert outbox._number("PRAGMA page_size") == 4096
+    outbox.close()
+    assert read(path) == [(1, list(range(20)))]
 
 
 def test_no_room_to_reserve_is_no_reason_not_to_start(small_disk: Path) -> None:

@@ -20,10 +20,10 @@ from tests.writer._helpers import STAMP, Child, assert_conserved, in_a_child, in
 from writer import rescue, salvage
 from writer.ledger import new_channel
 from writer.ledger_copy import LedgerCopy
-from writer.outbox import Intake, Outbox, Progress, Reader, Watermark, parts
+from writer.outbox import Intake, Outbox, Progress, Reader, Watermark
+from writer.outbox_file import PAGE_BYTES, parts
 from writer.salvage import Salvage, open_outbox
 
-PAGE = 4096
 COMMITS = 100
 
 
@@ -106,17 +106,17 @@ def random_damage(files: dict[str, bytes], chance: random.Random) -> dict[str, b
                 database[chance.randrange(100)] = chance.randrange(256)
         case "first page":
             for _ in range(chance.randint(1, 10)):
-                database[chance.randrange(100, PAGE)] = chance.randrange(256)
+                database[chance.randrange(100, PAGE_BYTES)] = chance.randrange(256)
         case "bytes":
             for _ in range(chance.randint(1, 30)):
                 database[chance.randrange(len(database))] = chance.randrange(256)
         case "run":
             start = chance.randrange(len(database))
-            end = min(len(database), start + chance.randint(1, 2 * PAGE))
+            end = min(len(database), start + chance.randint(1, 2 * PAGE_BYTES))
             database[start:end] = chance.randbytes(end - start)
         case "zeroed":
-            start = chance.randrange(len(database) // PAGE) * PAGE
-            database[start : start + PAGE] = bytes(PAGE)
+            start = chance.randrange(len(database) // PAGE_BYTES) * PAGE_BYTES
+            database[start : start + PAGE_BYTES] = bytes(PAGE_BYTES)
         case "cut":
             del database[chance.randrange(len(database)) :]
         case "log bytes":
@@ -159,13 +159,13 @@ def damaged_page(tmp_path: Path, whole: dict[str, bytes], table: str) -> tuple[P
         (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
     content = bytearray(files[""])
     if table == "row":  # an inner page: its entries are the leaves, of which the middle one is spoiled
-        cells = int.from_bytes(content[(root - 1) * PAGE + 3 :][:2], "big")
-        assert content[(root - 1) * PAGE] == 5 and cells >= 3
-        cell = int.from_bytes(content[(root - 1) * PAGE + 12 + 2 * (cells // 2) :][:2], "big")
-        page = int.from_bytes(content[(root - 1) * PAGE + cell :][:4], "big")
+        cells = int.from_bytes(content[(root - 1) * PAGE_BYTES + 3 :][:2], "big")
+        assert content[(root - 1) * PAGE_BYTES] == 5 and cells >= 3
+        cell = int.from_bytes(content[(root - 1) * PAGE_BYTES + 12 + 2 * (cells // 2) :][:2], "big")
+        page = int.from_bytes(content[(root - 1) * PAGE_BYTES + cell :][:4], "big")
     else:
         page = root
-    content[(page - 1) * PAGE : page * PAGE] = bytes(PAGE)
+    content[(page - 1) * PAGE_BYTES : page * PAGE_BYTES] = bytes(PAGE_BYTES)
     return lay_out(tmp_path, {"": bytes(content)}), page
 
 

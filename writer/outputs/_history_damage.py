@@ -76,6 +76,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = OFF")  # Debian's SQLite writes zeros over whatever is deleted
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         connection.executescript(SCHEMA)
     except BaseException:
