@@ -94,7 +94,9 @@ def commits(port: int) -> float:
     return next(float(line.split()[-1]) for line in lines if line.startswith("wattherd_writer_commits_total"))
 
 
-def commit_bytes(folder: Path, outputs: str, interval_s: float, seconds: float) -> tuple[float, float]:
+def commit_bytes(
+    folder: Path, outputs: str, interval_s: float, file_interval_s: float, seconds: float
+) -> tuple[float, float]:
     """Return commits, and bytes for each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -102,7 +104,8 @@ def commit_bytes(folder: Path, outputs: str, interval_s: float, seconds: float) 
     with private_disk(folder) as (place, counters), a_server() as sink:
         config = folder / "site.toml"
         config.write_text(
-            f'[site]\ndata_dir = "{place}"\n[writer]\ncommit_interval_s = {interval_s}\n[api]\nport = {port}\n'
+            f'[site]\ndata_dir = "{place}"\n[api]\nport = {port}\n'
+            f"[writer]\ncommit_interval_s = {interval_s}\nfile_interval_s = {file_interval_s}\n"
             f"[outputs.graphite]\nport = {sink}\n"
             f'[sources.house]\nkind = "simulated"\ninterval_s = {interval_s}\n{outputs}'
         )
@@ -211,6 +214,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--commits", action="store_true", help="what one commit costs instead")
     arguments.add_argument("--interval-s", type=float, default=1.0, help="between commits")
+    arguments.add_argument("--file-interval-s", type=float, default=0.0, help="of --commits: of CSV and history")
     arguments.add_argument("--seconds", type=float, default=300.0, help="how long it counts")
     arguments.add_argument("--only", choices=[*HOUSES], help="of --commits: this house alone")
     told = arguments.parse_args()
@@ -225,7 +229,7 @@ def main() -> None:
         if told.only not in (None, name):
             continue
         with tempfile.TemporaryDirectory(prefix="wattherd-disk-") as folder:
-            made, each = commit_bytes(Path(folder), outputs, told.interval_s, told.seconds)
+            made, each = commit_bytes(Path(folder), outputs, told.interval_s, told.file_interval_s, told.seconds)
             print(f"{name:<16}{made:>9.0f}{each:>12.0f}{each * 8640 / 1e6:>18.0f}")
 
 

@@ -20,6 +20,7 @@ from history.parcel import FOLDER, SUFFIX, Parcel
 from history.snapshot import Snapshot
 from supervise.instance import AlreadyRunning, lock
 from writer import Memo
+from writer.commit_interval import file_interval_s
 from writer.outputs._history_parcels import Progress, progress_of
 from writer.outputs.history import History, Options
 from writer.rescue import is_damage
@@ -89,7 +90,8 @@ def hand(settings: Settings, options: Options, staged: Path) -> Progress:
         try:
             descriptor = lock(settings.data_dir, 0)
         except AlreadyRunning:
-            return _wait(settings.data_dir / "history.db", path, moved)
+            patience_s = _PATIENCE_S + file_interval_s(settings.writer.file_interval_s, settings.data_dir)
+            return _wait(settings.data_dir / "history.db", path, moved, patience_s)
         try:
             return _take(settings, options, path, moved)
         finally:
@@ -114,14 +116,14 @@ def _take(settings: Settings, options: Options, path: Path, moved: Callable[[int
     return told
 
 
-def _wait(file: Path, path: Path, moved: Callable[[int], None]) -> Progress:
+def _wait(file: Path, path: Path, moved: Callable[[int], None], patience_s: float) -> Progress:
     told = Progress()
-    until_s = time.monotonic() + _PATIENCE_S
+    until_s = time.monotonic() + patience_s
     while not told.done:
         time.sleep(0.1)
         new = _told(file, path, told, moved)
         if new.items > told.items or new.done:
-            until_s = time.monotonic() + _PATIENCE_S
+            until_s = time.monotonic() + patience_s
         elif time.monotonic() > until_s:
             raise NotTaken(
                 f"it lies ready in {path.parent}, and the house takes it in with its next readings;"

@@ -107,6 +107,7 @@ class Output(ABC):
         self.options = options
         self.site = site
         self.memo = memo
+        self.has_more_to_do = False  # of a file: it wants to be served with each commit until this is False again
 
     @abstractmethod
     def write(self, batch: Batch) -> None:

@@ -157,7 +157,7 @@ class Delivery(threading.Thread):
                     self._memo = _DurableMemo(self, self._progress.memo)  # its successor knows what was confirmed
                     self._wait_for_better_times(OutputDown(f"{type(error).__name__}: {error}"))
                 else:
-                    self._book(rows, span, refused)
+                    self._book(rows, span, refused, 0.0 if output.has_more_to_do else self._gather_s)
         finally:
             _close(output)
             if self._reader:
@@ -222,7 +222,7 @@ class Delivery(threading.Thread):
             progress.front = newest
             self.changed = True
 
-    def _book(self, rows: list[Row], span: Span, refused: dict[int, str]) -> None:
+    def _book(self, rows: list[Row], span: Span, refused: dict[int, str], gather_s: float) -> None:
         """Note that `rows` are done: place, counts and memo in one breath, because they are committed as one."""
         records = [record for row in rows for record in row.records]
         after, upto = span
@@ -242,7 +242,7 @@ class Delivery(threading.Thread):
             self._hands = None
             self.changed = True
             if progress.front >= self._head and not progress.gaps:
-                self._visit_at_s = time.monotonic() + self._gather_s
+                self._visit_at_s = time.monotonic() + gather_s
             if records:
                 self.newest_delivered_utc_ns = max(self.newest_delivered_utc_ns, records[-1].time_ns)
         if refused:

@@ -453,6 +453,27 @@ def test_a_backlog_does_not_gather(bench: Bench, away: bool) -> None:
     assert Counter(bench.peer.taken) == Counter(range(20_000))
 
 
+def test_an_output_with_more_to_do_gathers_nothing_until_that_is_done(bench: Bench) -> None:
+    made: list[ToPeer] = []
+
+    def make(memo: Memo) -> ToPeer:
+        made.append(ToPeer(bench.peer, memo))
+        made[0].has_more_to_do = True
+        return made[0]
+
+    output = bench.start(make, gather_s=600.0)
+    for _ in range(3):
+        bench.put(10)
+        bench.settle()
+    assert bench.peer.taken == list(range(30))
+    made[0].has_more_to_do = False
+    bench.put(10)
+    bench.settle()
+    bench.put(10)
+    assert not output.idle
+    assert bench.peer.taken == list(range(40))
+
+
 def test_who_leaves_hurries_what_gathers(bench: Bench) -> None:
     output = bench.start(gather_s=600.0)
     bench.put(1)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import time
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -35,8 +34,7 @@ log = logging.getLogger("writer.outputs.history")
 
 _NEEDS_A_PERSON: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 
-_PARCELS_SHARE: Final = 0.05  # of the time between two batches: what is measured now comes first
-_PARCELS_S: Final = (0.5, 3.0)  # the least and the most with each batch
+_PARCELS_S: Final = 0.5  # with each batch: what is measured now comes first
 
 Days = Annotated[int, Meta(ge=1, le=36_500)]
 
@@ -65,7 +63,6 @@ class History(Output):
         self._path = Path(site.data_dir).expanduser() / "history.db"
         self._scribe: Scribe | None = None
         self._parcels = Parcels(self._path.parent)
-        self._written_at_s = time.monotonic()
 
     def write(self, batch: Batch) -> None:
         try:
@@ -95,10 +92,7 @@ class History(Output):
     def _write(self, batch: Batch) -> dict[int, str]:
         scribe = self._opened()
         refused = scribe.write(batch)
-        now_s = time.monotonic()
-        least_s, most_s = _PARCELS_S
-        self._parcels.take(scribe, min(most_s, max(least_s, _PARCELS_SHARE * (now_s - self._written_at_s))))
-        self._written_at_s = now_s
+        self.has_more_to_do = self._parcels.take(scribe, _PARCELS_S)
         return refused
 
     def _opened(self) -> Scribe:
