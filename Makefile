@@ -13,7 +13,7 @@ AS_ROOT = $(if $(or $(DESTDIR),$(filter 0,$(shell id -u))),,sudo)
 SERVICE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-service uninstall-service setup-influxdb verify delete-buckets test test-hardware faults soak check format types example dashboards peers lock bench clean
+.PHONY: help run install install-service uninstall-service setup-influxdb verify delete-buckets test test-long test-hardware faults soak check format types example dashboards peers lock bench clean
 
 help: ## this list
 	@echo "wattherd: herds every electricity meter of a home or a workshop"; echo
@@ -60,8 +60,11 @@ delete-buckets: $(VENV)/.base $(VENV)/.driver-influx ## delete the buckets with 
 	@$(BIN)/python orchestrator.py influx delete-buckets
 
 # They start some thousand processes, each of which would compile everything anew if none kept what it compiled.
-test: $(VENV)/.dev ## every test that needs no hardware (REQUIRE_PEERS=1: a missing server is a failure)
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
+test: $(VENV)/.dev ## every test that needs no hardware and no patience (REQUIRE_PEERS=1: a missing server is a failure)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist worksteal $(or $(TESTS),-m "not long")
+
+test-long: $(VENV)/.dev ## proofs that take longer: the README's way in an empty folder, every alert broken, a backup put back
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist worksteal -m long
 
 check: $(VENV)/.dev ## format, lint, types, architecture
 	@$(BIN)/ruff format --check --quiet . || { echo "try: make format" >&2; exit 1; }

@@ -365,6 +365,7 @@ def test_the_readme_promises_no_kind_that_is_not_there() -> None:
 # ---- a new source changes nothing else
 
 
+@pytest.mark.long
 def test_a_source_needs_its_file_its_test_and_its_line_in_the_readme_and_nothing_else(tmp_path: Path) -> None:
     """What CONTRIBUTING.md tells, done by the letter in a copy of the house."""
     house = tmp_path / "house"

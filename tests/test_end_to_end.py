@@ -89,6 +89,7 @@ url = "http://{victoria}"
     assert "ERROR" not in house.log
 
 
+@pytest.mark.long
 def test_outages_of_influxdb_delay_and_lose_nothing(tmp_path: Path, houses: list[House]) -> None:
     with RecordingInflux() as influx:
         house = House(tmp_path, f'[outputs.csv]\n[outputs.influx]\nurl = "{influx.url}"\ntimeout_s = 0.5\n', ["a", "b"])

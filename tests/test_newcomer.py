@@ -143,6 +143,7 @@ def house_of(clone: Path, data_dir: str) -> int:
     return int((clone / data_dir / "wattherd.lock").read_text())
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_the_readme_leads_from_an_empty_folder_to_a_house_of_ones_own(newcomer: Newcomer, tmp_path: Path) -> None:
     blocks = five_minutes()

@@ -136,6 +136,7 @@ def test_a_real_house_answers_as_described(home: House, path: str, kind: type) -
     msgspec.convert(fetched(home, path), kind, strict=True)
 
 
+@pytest.mark.long
 def test_schemathesis_finds_no_answer_that_is_not_described(home: House, tmp_path: Path) -> None:
     """What a schema cannot say (`from` before `to`, a 31st of February) may be refused, so that is not checked."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{home.api_port}/openapi.json"]

@@ -74,6 +74,7 @@ def in_history(house: House, device: str) -> list[int]:
     return [int(each) for each in columns.last if isinstance(each, float | int)]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_house_put_back_has_each_reading_once_and_goes_on(tmp_path: Path) -> None:
     house = House(tmp_path / "house", OUTPUTS, ["a", "b"]).started()

@@ -95,6 +95,7 @@ def test_the_canary_comes_back_from_the_file_and_the_rules_beside_it_are_judged(
     assert found["output graphite", "graphite.rules"]["mark"] == "good"
 
 
+@pytest.mark.long
 def test_retention_that_forgets_is_found_in_the_rules_and_by_a_real_graphite_web(tmp_path: Path) -> None:
     """Finding 1: 30 s into slots of 10 s, with carbon's own xFilesFactor of 0.5."""
     (tmp_path / "carbon").mkdir()
@@ -121,6 +122,7 @@ def test_retention_that_forgets_is_found_in_the_rules_and_by_a_real_graphite_web
         assert "has next to nothing in its archive of 60 s" in kept["what"], kept
 
 
+@pytest.mark.long
 def test_retention_that_keeps_is_seen_by_a_real_graphite_web(tmp_path: Path) -> None:
     (tmp_path / "carbon").mkdir()
     rules = {"schemas": "[home]\npattern = ^home\nretentions = 10s:7d,1m:30d,10m:1y\n"}

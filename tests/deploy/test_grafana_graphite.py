@@ -90,6 +90,7 @@ def write(port: int, prefix: str, records: list[Record]) -> None:
     output.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("title", PANELS)
 def test_every_target_renders_something(shown: Shown, title: str) -> None:
     for number, _ in enumerate(PANELS[title].targets):

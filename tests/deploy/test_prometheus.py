@@ -74,6 +74,7 @@ def test_the_rules_ring_when_they_should_and_not_before(promtool: str, case: str
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("instead", [NEVER, ALWAYS])
 def test_an_alert_that_never_or_always_rang_would_be_noticed(promtool: str, tmp_path: Path, instead: str) -> None:
     """By one of the tests that name it."""

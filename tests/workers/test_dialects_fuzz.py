@@ -123,6 +123,7 @@ def mutated(chance: random.Random, heard: Heard) -> bytes:
             return payload
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_strange_messages_break_nothing_and_add_no_series() -> None:
     chance = random.Random(20261120)
     decoders = all_heard()
