@@ -13,18 +13,17 @@ import struct
 import termios
 import time
 from collections.abc import Iterable
+from itertools import groupby
 from math import isfinite
 from typing import Final
 
-import msgspec
-
-from reading import Quality, Record
+from printed import fill, print_numbers
+from reading import TEXTS, Quality, Record, Value
 
 MOST_PATH_CHARS: Final = 199  # the path becomes folders and a file name under carbon's own directory
 PREFIX_PATTERN: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z"
 _NOT_OF_A_SEGMENT: Final = re.compile(r"[^a-z0-9_-]")
 _MOST_TEMPLATES: Final = 10_000
-_encode_json: Final = msgspec.json.Encoder().encode
 
 
 def clean_segment(text: str) -> str:
@@ -58,7 +57,31 @@ class LineEncoder:
         self._prefix = prefix
         # A path is all that Graphite knows of a point, so it is the place to say that nothing was measured.
         self._simulated = f"{prefix}.simulated"
-        self._templates: dict[tuple[str, ...], str] = {}
+        self._templates: dict[tuple[str, ...], bytes] = {}
+
+    def lines_of(self, records: Iterable[Record]) -> bytes:
+        """Return `lines` of each; all their numbers are printed at once, which is several times faster."""
+        records = list(records)
+        templates: list[bytes] = []
+        numbers: list[Value] = []
+        for second, some in groupby(records, lambda record: record.time_ns // 1_000_000_000):
+            of_second = []
+            for record in some:
+                values = record.values
+                prefix = self._simulated if record.quality is Quality.SIMULATED else self._prefix
+                names = (prefix, record.source, record.device, *values)
+                template = self._templates.get(names)
+                if template is None:
+                    template = self._remember_template(names, without_texts=True)
+                if template and second >= 0:
+                    of_second.append(template)
+                    numbers += values.values()
+                else:
+                    of_second.append(self.lines(record).encode("ascii"))
+            # No path and no number has an @, so it can stand for the time.
+            templates.append(b"".join(of_second).replace(b"@", b"%d" % second))
+        text = fill(templates, numbers)
+        return "".join(map(self.lines, records)).encode("ascii") if text is None else text
 
     def lines(self, record: Record) -> str:
         """Return one line a number, ASCII; nothing for text, NaN and infinity, which carbon cannot keep.
@@ -73,33 +96,31 @@ class LineEncoder:
         if record.time_ns < 0:
             raise ValueError("Graphite knows no time before 1970")
         values = record.values
-        try:
-            # Printing numbers is most of the work; this is the fast way.
-            numbers = _encode_json(tuple(values.values())).decode()
-        except (OverflowError, UnicodeEncodeError):
-            numbers = "null"
-        if "n" in numbers or '"' in numbers:  # JSON says null to NaN and infinity
+        numbers = print_numbers(values.values())
+        if numbers is None:
             values = {metric: float(value) for metric, value in values.items() if _is_finite(value)}
-            numbers = _encode_json(tuple(values.values())).decode()
-        if not values:
+            numbers = print_numbers(values.values())
+        if numbers is None:
             return ""
         prefix = self._simulated if record.quality is Quality.SIMULATED else self._prefix
         names = (prefix, record.source, record.device, *values)
         template = self._templates.get(names) or self._remember_template(names)
-        # No path and no number has an @, so it can stand for the time, which is the same in all lines.
-        lines = template % tuple(numbers[1:-1].split(","))
-        return lines.replace("@", str(record.time_ns // 1_000_000_000))
+        return (template % tuple(numbers)).replace(b"@", b"%d" % (record.time_ns // 1_000_000_000)).decode()
 
     def path(self, record: Record, metric: str) -> str:
         """Name the series of one metric. Raise ValueError if that is too long for a file system."""
         prefix = self._simulated if record.quality is Quality.SIMULATED else self._prefix
         return metric_path(prefix, record.source, record.device, metric)
 
-    def _remember_template(self, names: tuple[str, ...]) -> str:
+    def _remember_template(self, names: tuple[str, ...], *, without_texts: bool = False) -> bytes:
+        """Keep the template of records that have these names; `without_texts` an empty one if a value is a text."""
         if len(self._templates) >= _MOST_TEMPLATES:
             self._templates.clear()
         prefix, source, device, *metrics = names
-        template = "".join(f"{metric_path(prefix, source, device, metric)} %s @\n" for metric in metrics)
+        template = b""
+        if not (without_texts and TEXTS.intersection(metrics)):
+            paths = [metric_path(prefix, source, device, metric) for metric in metrics]
+            template = "".join(f"{path} %b @\n" for path in paths).encode("ascii")
         self._templates[names] = template
         return template
 

@@ -52,7 +52,7 @@ TREES = Each((file.relative_to(ROOT) for file in FILES), lambda path: ast.parse(
 
 # Each layer may import those before it, and itself; nobody imports one that comes after.
 LAYERS = (
-    ("reading", "config", "tariff"),
+    ("reading", "config", "printed", "tariff"),
     ("channel", "files", "graphite_helper", "history", "logbook", "logs", "mqtt_helper", "reconcile", "tap", "vitals"),
     ("api", "supervise", "workers", "writer"),  # a folder is a process: none imports another
     ("commands",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import threading
 import time
@@ -228,7 +227,7 @@ class FakeInflux:
         match method, parts.path:
             case "POST", "/api/v2/write":
                 assert (query["bucket"], query["precision"]) == ("PowerLogger_raw", "ns")
-                self.lines += gzip.decompress(body).decode().splitlines()
+                self.lines += body.decode().splitlines()
                 return 204, None
             case "POST", "/api/v2/query" if self.version[0] == "2":
                 flux = json.loads(body)

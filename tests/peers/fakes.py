@@ -228,7 +228,9 @@ class RecordingInflux:
             handler.close_connection = True
             reset(handler.connection)
             return
-        body = gzip.decompress(handler.rfile.read(length))
+        body = handler.rfile.read(length)
+        if handler.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
         request = Request(
             handler.path, {name.lower(): value for name, value in handler.headers.items()}, body.splitlines()
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from math import isfinite
 from typing import ClassVar, Final
 
-from reading import Clock, Quality, Record, Value
-from writer.outputs._numbers import print_numbers
+from printed import fill, no_template, print_numbers
+from reading import TEXTS, Clock, Quality, Record, Value
 
 # A spreadsheet takes a cell that starts like this for a formula, and a formula can do harm.
 _STARTS_A_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -55,25 +55,40 @@ class Profile(ABC):
 
     def __init__(self, zone: tzinfo) -> None:
         self._zone = zone
-        self._second = -1
-        self._day = self._clock = ""
+        self._second = 0
+        self._minute: int | None = None
+        self._day = self._clock = self._hour_and_minute = ""
         self._cells: dict[str, str] = {}
 
     @abstractmethod
     def rows(self, record: Record, at: Dated) -> str:
         """Return the rows of a record, each with its line end; nothing if it has nothing for this profile."""
 
+    def text(self, records: Sequence[tuple[Record, Dated]]) -> bytes:
+        """Return the rows of all `records`, as they are in the file."""
+        return "".join([self.rows(record, at) for record, at in records]).encode("utf-8", "replace")
+
     def date(self, time_ns: int) -> Dated:
         """Tell day and time of day. Raise ValueError for a year that no calendar has."""
         second, rest_ns = divmod(time_ns, 1_000_000_000)
         if second != self._second or not self._day:
-            try:
-                moment = datetime.fromtimestamp(second, self._zone)
-            except (ValueError, OverflowError, OSError) as error:
-                raise ValueError(f"no calendar has the time {time_ns} ns") from error
-            self._day, self._clock = moment.date().isoformat(), moment.time().isoformat()
+            minute, second_of_minute = divmod(second, 60)
+            if minute == self._minute:
+                self._clock = f"{self._hour_and_minute}{second_of_minute:02d}"
+            else:
+                moment = self._moment(second)
+                self._day, self._clock = moment.date().isoformat(), moment.time().isoformat()
+                self._hour_and_minute = self._clock[:-2]
+                # There were zones that were apart from UTC by half a minute.
+                self._minute = minute if moment.second == second_of_minute else None
             self._second = second
         return self._day, self._clock, rest_ns
+
+    def _moment(self, second: int) -> datetime:
+        try:
+            return datetime.fromtimestamp(second, self._zone)
+        except (ValueError, OverflowError, OSError) as error:
+            raise ValueError(f"no calendar has the second {second}") from error
 
     def _cell(self, text: str) -> str:
         """`text_cell` for names, of which there are few."""
@@ -93,33 +108,50 @@ class Tidy(Profile):
 
     def __init__(self) -> None:
         super().__init__(UTC)
-        self._heads: dict[tuple[str, ...], list[str]] = {}
+        self._templates: dict[tuple[str, ...], bytes] = {}
 
     def rows(self, record: Record, at: Dated) -> str:
-        day, clock, rest_ns = at
-        values = record.values
-        printed = print_numbers(values.values())
-        if printed is None:
-            cells = {metric: value_cell(value) for metric, value in values.items()}
-            filled = {metric: cell for metric, cell in cells.items() if cell}
-            names, numbers = tuple(filled), list(filled.values())
-        else:
-            names, numbers = tuple(values), [number.decode() for number in printed]
-        moment = f"{day}T{clock}.{rest_ns // 1000:06d}Z"
-        # Nearly always the same words, and an enum is slow to print.
-        plain = record.quality is Quality.MEASURED and record.clock is Clock.SYNCED
-        flags = "measured,synced" if plain else f"{record.quality.value},{record.clock.value}"
-        place = (record.source, record.device, *names)
-        heads = self._heads.get(place) or self._remember_heads(place)
-        return "".join([f"{moment}{head}{number},{flags}\n" for head, number in zip(heads, numbers, strict=True)])
+        printed = print_numbers(record.values.values())
+        cells = map(value_cell, record.values.values()) if printed is None else map(bytes.decode, printed)
+        head = f"{_micros(at)},{text_cell(record.source)},{text_cell(record.device)}"
+        flags = f"{record.quality.value},{record.clock.value}"
+        named = zip(record.values, cells, strict=True)
+        return "".join([f"{head},{text_cell(metric)},{cell},{flags}\n" for metric, cell in named if cell])
 
-    def _remember_heads(self, place: tuple[str, ...]) -> list[str]:
-        """Keep what is between the time and the number in the rows of a device."""
-        if len(self._heads) >= _MOST_CELLS:
-            self._heads.clear()
-        source, device, *metrics = map(text_cell, place)
-        heads = self._heads[place] = [f",{source},{device},{metric}," for metric in metrics]
-        return heads
+    def text(self, records: Sequence[tuple[Record, Dated]]) -> bytes:
+        """Return the rows of all `records`: all their numbers are printed at once, which is several times faster."""
+        templates: list[bytes] = []
+        numbers: list[Value] = []
+        for record, at in records:
+            values = record.values
+            names = (record.source, record.device, *values)
+            template = self._templates.get(names)
+            if template is None:
+                template = self._remember_template(names)
+            if template and record.quality is Quality.MEASURED and record.clock is Clock.SYNCED:
+                templates.append(template.replace(b"\0", _micros(at).encode()))  # no cell has a NUL
+                numbers += values.values()
+            else:
+                templates.append(no_template(self.rows(record, at).encode("utf-8", "replace")))
+        text = fill(templates, numbers)
+        return super().text(records) if text is None else text
+
+    def _remember_template(self, names: tuple[str, ...]) -> bytes:
+        """Keep the rows of records that have these names; an empty template if some of their values are texts."""
+        if len(self._templates) >= _MOST_CELLS:
+            self._templates.clear()
+        template = b""
+        if TEXTS.isdisjoint(names[2:]):
+            source, device, *metrics = (no_template(text_cell(name).encode("utf-8", "replace")) for name in names)
+            rows = [b"\0,%b,%b,%b,%%b,measured,synced\n" % (source, device, metric) for metric in metrics]
+            template = b"".join(rows)
+        self._templates[names] = template
+        return template
+
+
+def _micros(at: Dated) -> str:
+    day, clock, rest_ns = at
+    return f"{day}T{clock}.{rest_ns // 1000:06d}Z"
 
 
 class Machine(Profile):

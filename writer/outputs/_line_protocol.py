@@ -6,11 +6,12 @@ every other one of another type would be refused. No name and no value can start
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isfinite
 from typing import Final
 
-from reading import Clock, Quality, Record, Value
-from writer.outputs._numbers import print_numbers
+from printed import fill, no_template, print_numbers
+from reading import TEXTS, Clock, Quality, Record, Value
 
 _MOST_TEMPLATES: Final = 10_000
 # Where a line ends for one reader or another.
@@ -50,6 +51,26 @@ class LineProtocol:
         self._heads: dict[tuple[str, str], str] = {}
         self._templates: dict[tuple[str, ...], bytes] = {}
 
+    def lines(self, records: Iterable[Record]) -> bytes:
+        """Return the lines of `records`: all their numbers are printed at once, which is several times faster."""
+        records = list(records)
+        templates: list[bytes] = []
+        numbers: list[Value] = []
+        for record in records:
+            values = record.values
+            names = (record.source, record.device, *values)
+            template = self._templates.get(names)
+            if template is None:
+                template = self._remember_template(names)
+            if template and record.quality is Quality.MEASURED and record.clock is Clock.SYNCED:
+                templates.append(template)
+                numbers += values.values()
+                numbers.append(record.time_ns)
+            else:
+                templates.append(no_template(self.line(record)))
+        text = fill(templates, numbers)
+        return b"".join(map(self.line, records)) if text is None else text
+
     def line(self, record: Record) -> bytes:
         r"""Return the line of `record`, nothing if there is nothing that can be said of it.
 
@@ -59,9 +80,7 @@ class LineProtocol:
         numbers = print_numbers(record.values.values())
         if numbers is None or record.quality is not Quality.MEASURED or record.clock is not Clock.SYNCED:
             return self._line_of_any(record)
-        names = (record.source, record.device, *record.values)
-        template = self._templates.get(names) or self._remember_template(names)
-        return template % (*numbers, record.time_ns)
+        return self._template(record.source, record.device, *record.values) % (*numbers, b"%d" % record.time_ns)
 
     def _line_of_any(self, record: Record) -> bytes:
         """The slow way, for text, numbers that are none, and what is not plainly measured."""
@@ -102,13 +121,16 @@ class LineProtocol:
         return head
 
     def _remember_template(self, names: tuple[str, ...]) -> bytes:
+        """Keep the template of records that have these names; an empty one if some of their values are texts."""
         if len(self._templates) >= _MOST_TEMPLATES:
             self._templates.clear()
-        source, device, *keys = names
-        fields = ",".join(f"{escape_name(key).replace('%', '%%')}=%b" for key in keys)
-        template = f"{self._head(source, device).replace('%', '%%')} {fields} %d\n".encode("utf-8", "replace")
-        self._templates[names] = template
+        metrics = names[2:]
+        template = self._templates[names] = self._template(*names) if metrics and TEXTS.isdisjoint(metrics) else b""
         return template
+
+    def _template(self, source: str, device: str, *keys: str) -> bytes:
+        fields = ",".join(f"{escape_name(key).replace('%', '%%')}=%b" for key in keys)
+        return f"{self._head(source, device).replace('%', '%%')} {fields} %b\n".encode("utf-8", "replace")
 
 
 def _field(value: Value) -> str:

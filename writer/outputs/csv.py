@@ -42,7 +42,7 @@ from config.settings import OutputTable, Positive, Site
 from files import NEEDS_A_PERSON, sync_directory
 from reading import Clock, Record
 from writer import Batch, Memo, Output, OutputDown, OutputRefused
-from writer.outputs._csv_rows import EnergyMonitor, Machine, Profile, Tidy
+from writer.outputs._csv_rows import Dated, EnergyMonitor, Machine, Profile, Tidy
 
 log = logging.getLogger("writer.outputs.csv")
 
@@ -116,30 +116,30 @@ class Csv(Output):
 
         `turns` counts the readings of each device up to the n-th one, and goes on where the last batch ended.
         """
-        rows: dict[str, list[str]] = {}
+        days: dict[str, list[tuple[Record, Dated]]] = {}
         refused: dict[int, str] = {}
         newest = ""
+        every = self.options.every_nth == 1
         for index, record in enumerate(batch):
             try:
                 at = self._profile.date(record.time_ns)
             except ValueError as error:
                 refused[index] = str(error)
                 continue
-            if (text := self._profile.rows(record, at)) and self._is_its_turn(record, turns):
-                rows.setdefault(at[0], []).append(text)
-            if record.clock is not Clock.UNSYNCED:
-                newest = max(newest, at[0])
+            if every or (self._profile.rows(record, at) and self._is_its_turn(record, turns)):
+                days.setdefault(at[0], []).append((record, at))
+            if at[0] > newest and record.clock is not Clock.UNSYNCED:
+                newest = at[0]
         profile = self._profile
         texts = {
-            str(self._directory / f"{profile.before}{day}{profile.after}"): "".join(parts).encode("utf-8", "replace")
-            for day, parts in rows.items()
+            str(self._directory / f"{profile.before}{day}{profile.after}"): text
+            for day, records in days.items()
+            if (text := profile.text(records))
         }
         return texts, refused, newest
 
     def _is_its_turn(self, record: Record, turns: dict[str, int]) -> bool:
         """Whether a record is the n-th of its device, the first one included."""
-        if self.options.every_nth == 1:
-            return True
         key = f"{_TURN}{record.source}/{record.device}"
         turn = turns.get(key, 0)
         turns[key] = (turn + 1) % self.options.every_nth

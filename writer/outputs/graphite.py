@@ -17,8 +17,9 @@ while before it is in a file; a carbon that is killed then loses that, and no se
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 from msgspec import Meta
@@ -30,7 +31,7 @@ from writer import Batch, Memo, Output, OutputDown, OutputRefused
 from writer.outputs._graphite_archives import LateSlots, archives
 
 # The deadline is for one connection. A day's backlog must not have to fit into it on a slow carbon.
-_MOST_CHARS_A_CONNECTION: Final = 256 * 1024
+_MOST_BYTES_A_CONNECTION: Final = 256 * 1024
 
 
 class Options(OutputTable, frozen=True):
@@ -60,9 +61,26 @@ class Graphite(Output):
     def write(self, batch: Batch) -> None:
         now_s = time.time()
         late_before_ns = self._late.before_ns(now_s)
-        texts: list[str] = []
+        lines, late, refused = self._lines(batch, late_before_ns)
+        summed_up, notes = self._late.lines(late, now_s)
+        for portion in _portions(lines + "".join(summed_up).encode("ascii")):
+            try:
+                send(self.options.host, self.options.port, portion, self.options.timeout_s)
+            except OSError as error:
+                where = f"carbon at {self.options.host}:{self.options.port}"
+                raise OutputDown(f"{where}: {error.strerror or error}; is it running and in reach?") from error
+        self._late.keep(notes, late=bool(late))
+        if refused:
+            raise OutputRefused(next(iter(refused.values())), refused)
+
+    def _lines(self, batch: Batch, late_before_ns: int) -> tuple[bytes, list[Record], dict[int, str]]:
+        """Return the lines of what is not late, what is late, and why which record Graphite can never hold."""
         late: list[Record] = []
         refused: dict[int, str] = {}
+        if min([record.time_ns for record in batch]) >= late_before_ns:
+            with contextlib.suppress(ValueError):
+                return self._encoder.lines_of(batch), late, refused
+        texts: list[str] = []
         for index, record in enumerate(batch):
             try:
                 lines = self._encoder.lines(record)
@@ -73,32 +91,16 @@ class Graphite(Output):
                 late.append(record)
             else:
                 texts.append(lines)
-        summed_up, notes = self._late.lines(late, now_s)
-        texts += summed_up
-        for lines in _portions(texts):
-            try:
-                send(self.options.host, self.options.port, lines, self.options.timeout_s)
-            except OSError as error:
-                where = f"carbon at {self.options.host}:{self.options.port}"
-                raise OutputDown(f"{where}: {error.strerror or error}; is it running and in reach?") from error
-        self._late.keep(notes, late=bool(late))
-        if refused:
-            raise OutputRefused(next(iter(refused.values())), refused)
+        return "".join(texts).encode("ascii"), late, refused
 
     def close(self) -> None:
         """Nothing is open between two batches."""
 
 
-def _portions(texts: Iterable[str]) -> Iterator[str]:
-    """Join `texts` to portions, each for one connection; none is empty."""
-    portion: list[str] = []
-    chars = 0
-    for text in texts:
-        if portion and chars + len(text) > _MOST_CHARS_A_CONNECTION:
-            yield "".join(portion)
-            portion, chars = [], 0
-        if text:
-            portion.append(text)
-            chars += len(text)
-    if portion:
-        yield "".join(portion)
+def _portions(lines: bytes) -> Iterator[bytes]:
+    """Cut `lines` into portions, each for one connection; none is empty."""
+    start = 0
+    while start < len(lines):
+        end = lines.rfind(b"\n", start, start + _MOST_BYTES_A_CONNECTION) + 1  # no line is nearly so long
+        yield lines[start:end]
+        start = end

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import ipaddress
 import os
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote, urlencode, urlsplit
@@ -43,7 +44,6 @@ from writer.outputs._line_protocol import LineProtocol
 _REFUSES_RECORDS: Final = frozenset({400, 413, 422})
 _SUMS_WITHIN_S: Final = 60.0  # an hour of readings, on a small and busy server
 _NotEmpty = Annotated[str, Meta(min_length=1)]
-_Line = tuple[int, bytes]  # where the record is in the batch, and its line
 
 
 class Options(OutputTable, frozen=True):
@@ -86,16 +86,16 @@ class Influx(Output):
         super().__init__(options, site, memo)
         self._protocol = LineProtocol(options.measurement, site.name, options.pulse_measurement)
         self._target = _write_path(options)
+        self._is_near = is_this_machine(urlsplit(options.url).hostname or "")
         self._headers: dict[str, str] | None = None
         self._connection = Connection(options.url, options.timeout_s)
         self._server_s = 0.0  # what time it was there when it answered last
         self._late = LateRollups(options.url, options, memo, Sums(options, self._ask_for_sums))
 
     def write(self, batch: Batch) -> None:
-        lines = [(index, line) for index, record in enumerate(batch) if (line := self._protocol.line(record))]
         refused: dict[int, str] = {}
-        if lines:
-            self._deliver(lines, refused)
+        if lines := self._protocol.lines(batch):
+            self._deliver(batch, lines, 0, refused)
             self._late.note(batch, self._server_s)
             self._late.work(self._server_s)
         if refused:
@@ -104,12 +104,13 @@ class Influx(Output):
     def close(self) -> None:
         self._connection.close()
 
-    def _deliver(self, lines: list[_Line], refused: dict[int, str]) -> None:
-        """Post `lines`; where the server refuses some, halve until they are single, and deliver all the others.
+    def _deliver(self, records: Batch, lines: bytes, place: int, refused: dict[int, str]) -> None:
+        """Post the `lines` of `records`, the first of which is at `place` of the whole batch.
 
-        It may have stored a part of what it refused ("partial write"): that part comes again and replaces itself.
+        Where the server refuses some, halve until they are single, and deliver all the others. It may have stored a
+        part of what it refused ("partial write"): that part comes again and replaces itself.
         """
-        answer = self._post(b"".join(line for _, line in lines))
+        answer = self._post(lines)
         taken = 200 <= answer.status < 300
         if answer.is_no_database and (taken or answer.status in (400, 422)):
             raise OutputDown(
@@ -120,17 +121,20 @@ class Influx(Output):
             return
         if answer.status not in _REFUSES_RECORDS:
             raise self._down(answer)
-        if len(lines) == 1:
-            refused[lines[0][0]] = f"{answer.status}: {answer.says}"
+        if len(records) == 1:
+            refused[place] = f"{answer.status}: {answer.says}"
             return
-        half = len(lines) // 2
-        self._deliver(lines[:half], refused)
-        self._deliver(lines[half:], refused)
+        half = len(records) // 2
+        for some, first in ((records[:half], place), (records[half:], place + half)):
+            if some_lines := self._protocol.lines(some):
+                self._deliver(some, some_lines, first, refused)
 
     def _post(self, body: bytes) -> Answer:
-        headers = {"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": "gzip", **self._login()}
-        packed = gzip.compress(body, compresslevel=1, mtime=0)
-        answer = self._ask("POST", self._target, packed, headers)
+        headers = {"Content-Type": "text/plain; charset=utf-8", **self._login()}
+        if not self._is_near:  # to this very machine nothing is saved, and both ends would work for it
+            headers["Content-Encoding"] = "gzip"
+            body = gzip.compress(body, compresslevel=1, mtime=0)
+        answer = self._ask("POST", self._target, body, headers)
         self._server_s = answer.at_s
         return answer
 
@@ -195,6 +199,18 @@ def _remedy_for_place(options: Options) -> str:
         f"create the bucket {options.bucket!r} in the org {options.org!r} or mend bucket and org; "
         'for an InfluxDB 1.x set api = "v1"; else mend url'
     )
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether what is sent to `host` reaches no network.
+
+    >>> [is_this_machine(host) for host in ("localhost", "127.0.0.1", "::1", "influx.local", "192.168.0.7")]
+    [True, True, True, False, False]
+    """
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _write_path(options: Options) -> str:

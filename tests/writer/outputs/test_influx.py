@@ -253,6 +253,19 @@ def test_victoria_metrics_has_what_was_written(victoria_metrics: VictoriaMetrics
 # ---- answers
 
 
+@pytest.mark.parametrize(
+    ("host", "encoding"),
+    [("127.0.0.1", None), ("localhost", None), ("127.1", "gzip")],  # the last as good as a name: it does not tell
+)
+def test_lines_are_packed_unless_they_stay_on_this_machine(host: str, encoding: str | None) -> None:
+    with RecordingInflux() as server:
+        influx = output(server.url.replace("127.0.0.1", host))
+        influx.write(Batch(records(50)))
+        influx.close()
+        assert [request.headers.get("content-encoding") for request in server.requests] == [encoding]
+        assert len(server.stored) == 50
+
+
 def test_one_connection_serves_all_batches() -> None:
     with RecordingInflux() as server:
         influx = output(server.url)
