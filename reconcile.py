@@ -125,20 +125,20 @@ def total_of(days: Sequence[Day]) -> Total | None:
     return Total(len(whole), hours, tuple(math.fsum(column) for column in columns))
 
 
-def present(history: History, table: ReconciliationTable, now_ns: int) -> Present:
-    """Tell what each view shows now."""
+def present(history: History, table: ReconciliationTable, now_ns: int, lag_s: float) -> Present:
+    """Tell what each view shows now; `lag_s` is how long a power may take into the history."""
     latest = {(each.source, each.device): each for each in history.latest(now_ns) if each.metric == "power_w"}
     powers_w: list[float | None] = []
     missing = []
     for channels in table.channels:
         found = [latest.get(_parts(name)) for name in channels]
-        fresh = [each.value for each in found if each and abs(each.age_s) <= _FRESH_S]
+        fresh = [each.value for each in found if each and abs(each.age_s) <= _FRESH_S + lag_s]
         numbers = [value for value in fresh if not isinstance(value, str)]
         powers_w.append(math.fsum(numbers) if len(numbers) == len(channels) else None)
         for name, each in zip(channels, found, strict=True):
             if each is None:
                 missing.append(f"{name} tells no power")
-            elif abs(each.age_s) > _FRESH_S:
+            elif abs(each.age_s) > _FRESH_S + lag_s:
                 missing.append(f"{name} has told no power for {each.age_s:.0f} s")
     return Present(tuple(powers_w), tuple(missing))
 

@@ -14,6 +14,7 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from config.intervals import file_interval_s
 from config.settings import ReconciliationTable, Settings
 from history.queries import History
 from reconcile import days_of, is_outside, midnight_before, names, percent, present
@@ -30,6 +31,7 @@ class ReconciliationCollector(Collector):
         self._tables = settings.reconciliations
         self._timezone = settings.site.timezone
         self._path = settings.data_dir / "history.db"
+        self._lag_s = file_interval_s(settings.writer.file_interval_s, settings.data_dir)
         self._utc_now_ns = utc_now_ns
         self._history = History(self._path)
         self._asked_ns = 0
@@ -66,7 +68,7 @@ class ReconciliationCollector(Collector):
         today_ns = midnight_before(now_ns, self._timezone)
         yesterday_ns = midnight_before(today_ns - 1, self._timezone)
         [day] = days_of(self._history, table, yesterday_ns, today_ns, self._timezone)
-        now = present(self._history, table, now_ns)
+        now = present(self._history, table, now_ns, self._lag_s)
         series.complete.add_metric([name], day.complete)
         for view, title in enumerate(names(table)):
             labels = [name, title]

@@ -14,13 +14,13 @@ from msgspec import Struct
 
 from commands._history import utc_now_ns
 from commands._progress import shown_progress
+from config.intervals import file_interval_s
 from config.settings import Settings
 from history.imported import before
 from history.parcel import FOLDER, SUFFIX, Parcel
 from history.snapshot import Snapshot
 from supervise.instance import AlreadyRunning, lock
 from writer import Memo
-from writer.commit_interval import file_interval_s
 from writer.outputs._history_parcels import Progress, progress_of
 from writer.outputs.history import History, Options
 from writer.rescue import is_damage

@@ -20,6 +20,7 @@ from commands import _history
 from commands._configuration import EXIT_CONFIGURATION, chosen, config_option, named, read_or_exit
 from commands._probe import leave
 from commands._screen import json_option, say_next
+from config.intervals import file_interval_s
 from config.settings import DeviceTable, ReconciliationTable, Settings
 from config.words import nearest
 from history.queries import History
@@ -109,7 +110,7 @@ def command(name: str | None, since: str | None, path: Path | None, *, as_json: 
     from_ns = _history.midnight_ns(settings, first)
     with _history.opened(settings) as history:
         found = [
-            _compared(history, one, tables[one], (from_ns, today_ns, now_ns), settings.site.timezone)
+            _compared(history, one, tables[one], (from_ns, today_ns, now_ns), settings)
             for one in ([name] if name else tables)
         ]
     if as_json:
@@ -125,14 +126,15 @@ def command(name: str | None, since: str | None, path: Path | None, *, as_json: 
 
 
 def _compared(
-    history: History, name: str, table: ReconciliationTable, times_ns: tuple[int, int, int], timezone: str
+    history: History, name: str, table: ReconciliationTable, times_ns: tuple[int, int, int], settings: Settings
 ) -> Comparison:
     from_ns, today_ns, now_ns = times_ns
-    days = days_of(history, table, from_ns, today_ns, timezone)
+    days = days_of(history, table, from_ns, today_ns, settings.site.timezone)
     known = (number for number, day in enumerate(days) if any(energy is not None for energy in day.energies_wh))
     days = days[next(known, -1) :]  # not those before anything was measured
     factors = [suggested(days, view, table.tolerance_percent) for view in range(1, len(table.views))]
-    return Comparison(name, table, days, total_of(days), present(history, table, now_ns), factors)
+    lag_s = file_interval_s(settings.writer.file_interval_s, settings.data_dir)
+    return Comparison(name, table, days, total_of(days), present(history, table, now_ns, lag_s), factors)
 
 
 def _show(settings: Settings, found: Comparison) -> None:

@@ -144,7 +144,7 @@ def test_without_a_history_nothing_is_known(tmp_path: Path) -> None:
     with asking(tmp_path) as history:
         days = days_of(history, HOUSE, at("2026-01-01"), at("2026-01-02"), LONDON)
         assert [day.complete for day in days] == [False]
-        assert present(history, HOUSE, at("2026-01-01")).unaccounted_w(1) is None
+        assert present(history, HOUSE, at("2026-01-01"), 0.0).unaccounted_w(1) is None
 
 
 def test_the_suggested_factor_makes_the_view_right(tmp_path: Path) -> None:
@@ -200,12 +200,13 @@ def test_what_is_unaccounted_for_now_is_what_the_others_do_not_show(tmp_path: Pa
     now_ns = at("2026-01-01T12:00")
     metered(tmp_path, meters, now_ns - QUARTER_NS, now_ns)
     with asking(tmp_path) as history:
-        now = present(history, SUM, now_ns + 60 * 10**9)
+        now = present(history, SUM, now_ns + 60 * 10**9, 0.0)
         assert (now.powers_w, now.unaccounted_w(1), now.is_negative(1, 2.0)) == ((1000, 150), 850, False)
-        old = present(history, SUM, now_ns + 61 * 10**9)
+        old = present(history, SUM, now_ns + 61 * 10**9, 0.0)
         assert old.powers_w == (None, None)
         assert old.missing[0] == "smart/grid has told no power for 61 s"
-        one = present(history, HOUSE, now_ns)
+        assert present(history, SUM, now_ns + 61 * 10**9, 60.0) == now, "the history is written once a minute"
+        one = present(history, HOUSE, now_ns, 0.0)
         assert (one.powers_w, one.missing) == ((1000, None), ("meter/led tells no power",))
 
 
@@ -214,7 +215,7 @@ def test_circuits_that_show_more_than_the_house_has_are_an_alarm(tmp_path: Path)
     now_ns = at("2026-01-01T12:00")
     metered(tmp_path, meters, now_ns - QUARTER_NS, now_ns)
     with asking(tmp_path) as history:
-        now = present(history, SUM, now_ns)
+        now = present(history, SUM, now_ns, 0.0)
         assert now.unaccounted_w(1) == -21
         assert now.is_negative(1, 2.0)
         assert not now.is_negative(1, 2.2)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from channel import Receiver, Report, decode_report
+from config.intervals import commit_interval_s, file_interval_s
 from config.prices import Prices
 from config.settings import ChannelTable, ClockRules, OutputTable, Site, TariffTable
 from config.settings import Writer as WriterTable
@@ -28,7 +29,6 @@ from tap import Spout
 from vitals import Board, Row
 from writer import Memo, Output, output_class
 from writer.clock import WallClock
-from writer.commit_interval import commit_interval_s, file_interval_s
 from writer.delivery import Delivery, leave_all
 from writer.derive import Derivation, terms_of
 from writer.ledger_copy import LedgerCopy

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from config.intervals import commit_interval_s, file_interval_s
 from config.settings import Settings
-from writer.commit_interval import commit_interval_s, file_interval_s
 
 # Bytes that reach an ext4 for one commit every 10 s, by what is served:
 # `python -m bench.disk --commits --interval-s 10`.

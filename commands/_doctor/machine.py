@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from writer.commit_interval import is_on_a_card
+from config.intervals import is_on_a_card
 
 ROOT: Final = Path("/")
 CAP_SYS_NICE: Final = 23  # linux/capability.h

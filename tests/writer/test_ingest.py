@@ -20,6 +20,7 @@ import msgspec
 import pytest
 
 from channel import Receiver, Report, Sender, pair
+from config.intervals import commit_interval_s, file_interval_s
 from config.settings import ClockRules, OutputTable, Site
 from config.settings import Writer as WriterTable
 from reading import Clock, Origin, Reading, Record
@@ -29,7 +30,6 @@ from vitals import Board, Row
 from writer import Batch, Output, OutputDown, delivery, ingest
 from writer import clock as wall
 from writer.clock import wall_minus_monotonic_ns
-from writer.commit_interval import commit_interval_s, file_interval_s
 from writer.ingest import Ingest, WriterPlan
 from writer.outbox import Account, Outbox, Progress, Watermark
 
