@@ -9,6 +9,7 @@ import json
 import socket
 import ssl
 import time
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -112,7 +113,7 @@ class Connection:
         done = False
         try:
             connection = self._connection = self._connection or self._connect()
-            connection.response_class = _response_by(deadline_s)
+            connection.response_class = partial(_ResponseByDeadline, deadline_s=deadline_s)  # type: ignore[assignment]
             connection.sock.settimeout(_rest_s(deadline_s))
             try:
                 connection.request(method, target, body or None, headers)
@@ -178,11 +179,8 @@ class _ReaderByDeadline(io.RawIOBase):
         super().close()
 
 
-def _response_by(deadline_s: float) -> type[http.client.HTTPResponse]:
-    class ResponseByDeadline(http.client.HTTPResponse):
-        def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
-            super().__init__(sock, *args, **options)
-            self.fp.close()
-            self.fp = io.BufferedReader(_ReaderByDeadline(sock, deadline_s))
-
-    return ResponseByDeadline
+class _ResponseByDeadline(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, deadline_s: float, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp.close()
+        self.fp = io.BufferedReader(_ReaderByDeadline(sock, deadline_s))
