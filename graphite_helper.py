@@ -64,11 +64,12 @@ class LineEncoder:
         records = list(records)
         templates: list[bytes] = []
         numbers: list[Value] = []
+        simulated = Quality.SIMULATED  # once: an enum is slow to look up
         for second, some in groupby(records, lambda record: record.time_ns // 1_000_000_000):
             of_second = []
             for record in some:
                 values = record.values
-                prefix = self._simulated if record.quality is Quality.SIMULATED else self._prefix
+                prefix = self._simulated if record.quality is simulated else self._prefix
                 names = (prefix, record.source, record.device, *values)
                 template = self._templates.get(names)
                 if template is None:

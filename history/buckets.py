@@ -25,6 +25,8 @@ KIND_NAMES: Final = ("gauge", "register", "booking", "text")
 
 # What is to be told of a reading; a bucket has the flags of all its readings.
 ESTIMATED, SIMULATED, RESTAMPED, UNSYNCED = 1, 2, 4, 8
+_MEASURED: Final = Quality.MEASURED  # an enum is slow to look up
+_SYNCED: Final = Clock.SYNCED
 _FLAG_OF_QUALITY: Final = {Quality.MEASURED: 0, Quality.ESTIMATED: ESTIMATED, Quality.SIMULATED: SIMULATED}
 _FLAG_OF_CLOCK: Final = {Clock.SYNCED: 0, Clock.RESTAMPED: RESTAMPED, Clock.UNSYNCED: UNSYNCED}
 
@@ -72,7 +74,7 @@ def kind_of(metric: str, value: Value) -> int:
 
 
 def flags_of(quality: Quality, clock: Clock) -> int:
-    if quality is Quality.MEASURED and clock is Clock.SYNCED:  # nearly always, and an enum is slow to look up
+    if quality is _MEASURED and clock is _SYNCED:  # nearly always
         return 0
     return _FLAG_OF_QUALITY[quality] | _FLAG_OF_CLOCK[clock]
 

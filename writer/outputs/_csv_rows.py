@@ -122,13 +122,14 @@ class Tidy(Profile):
         """Return the rows of all `records`: all their numbers are printed at once, which is several times faster."""
         templates: list[bytes] = []
         numbers: list[Value] = []
+        measured, synced = Quality.MEASURED, Clock.SYNCED  # once: an enum is slow to look up
         for record, at in records:
             values = record.values
             names = (record.source, record.device, *values)
             template = self._templates.get(names)
             if template is None:
                 template = self._remember_template(names)
-            if template and record.quality is Quality.MEASURED and record.clock is Clock.SYNCED:
+            if template and record.quality is measured and record.clock is synced:
                 templates.append(template.replace(b"\0", _micros(at).encode()))  # no cell has a NUL
                 numbers += values.values()
             else:
@@ -151,7 +152,7 @@ class Tidy(Profile):
 
 def _micros(at: Dated) -> str:
     day, clock, rest_ns = at
-    return f"{day}T{clock}.{rest_ns // 1000:06d}Z"
+    return f"{day}T{clock}.{str(rest_ns // 1000).zfill(6)}Z"  # several times faster than a format
 
 
 class Machine(Profile):
