@@ -31,6 +31,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import defaultdict
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -116,7 +117,7 @@ class Csv(Output):
 
         `turns` counts the readings of each device up to the n-th one, and goes on where the last batch ended.
         """
-        days: dict[str, list[tuple[Record, Dated]]] = {}
+        days: defaultdict[str, list[tuple[Record, Dated]]] = defaultdict(list)
         refused: dict[int, str] = {}
         newest = ""
         every = self.options.every_nth == 1
@@ -127,7 +128,7 @@ class Csv(Output):
                 refused[index] = str(error)
                 continue
             if every or (self._profile.rows(record, at) and self._is_its_turn(record, turns)):
-                days.setdefault(at[0], []).append((record, at))
+                days[at[0]].append((record, at))
             if at[0] > newest and record.clock is not Clock.UNSYNCED:
                 newest = at[0]
         profile = self._profile

@@ -19,7 +19,7 @@ In the configuration, with the defaults:
 
 Tags are `site`, `source` and `device`; fields are the values, every number as a float. `quality` is a field of points
 that were not measured, `clock` of those whose date the clock could not vouch for. A point that comes again replaces
-itself, so nothing is counted twice.
+itself, so nothing is counted twice. Lines are packed, unless they stay on this machine.
 """
 
 from __future__ import annotations
