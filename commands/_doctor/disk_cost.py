@@ -9,9 +9,10 @@ from config.intervals import commit_interval_s, file_interval_s
 from config.settings import Settings
 
 # Bytes that reach an ext4 for one commit every 10 s, by what is served:
-# `python -m bench.disk --commits --interval-s 10`.
-_OUTBOX_BYTES: Final = 28_000
+# `python -m bench.disk --commits --interval-s 10`, and with `--file-interval-s 60` for what is written once a minute.
+_OUTBOX_BYTES: Final = 30_000
 _MORE_BYTES: Final = {"csv": 28_000, "history": 35_000}
+_MORE_BYTES_A_MINUTE: Final = {"csv": 69_000, "history": 70_000}
 _DAY_S: Final = 86_400
 
 
@@ -57,8 +58,7 @@ class Cost:
 def cost_of(settings: Settings) -> Cost:
     kinds = [options.kind or name for name, options in settings.outputs.items() if options.enabled]
     interval_s = commit_interval_s(settings.writer.commit_interval_s, settings.data_dir)
-    file_bytes = sum(_MORE_BYTES.get(kind, 0) for kind in kinds)
     files_s = file_interval_s(settings.writer.file_interval_s, settings.data_dir)
-    if files_s <= interval_s or not file_bytes:
-        return Cost(interval_s, _OUTBOX_BYTES + file_bytes)
-    return Cost(interval_s, _OUTBOX_BYTES, files_s, file_bytes)
+    if files_s <= interval_s or _MORE_BYTES.keys().isdisjoint(kinds):
+        return Cost(interval_s, _OUTBOX_BYTES + sum(_MORE_BYTES.get(kind, 0) for kind in kinds))
+    return Cost(interval_s, _OUTBOX_BYTES, files_s, sum(_MORE_BYTES_A_MINUTE.get(kind, 0) for kind in kinds))
