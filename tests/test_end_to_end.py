@@ -141,7 +141,10 @@ def test_readings_that_influxdb_refuses_are_set_aside_and_counted(tmp_path: Path
         for number in range(1, 21):
             assert house.post({"device": "a", "pulses_total": number, "power_w": 1})[0] == 200
         wait_for(lambda: house.metric("wattherd_output_delivered_total", output="influx") == 18, "the good ones")
-        assert house.metric("wattherd_output_dropped_total", output="influx", reason="refused") == 2
+        wait_for(
+            lambda: house.metric("wattherd_output_dropped_total", output="influx", reason="refused") == 2,
+            "both refusals to be counted",
+        )
         assert house.stop() == 0
         assert house.balance()["influx"].holds
 
@@ -163,7 +166,7 @@ def test_a_carbon_that_resets_refuses_or_never_closes_delays_and_loses_nothing(
                 ),
                 f"the failure by {mood}",
             )
-            assert house.metric("wattherd_output_pending", output="graphite") == 1
+            wait_for(lambda: house.metric("wattherd_output_pending", output="graphite") == 1, "one to be pending")
             carbon.mood = CarbonMood.LISTENS
             wait_for(lambda: house.metric("wattherd_output_pending", output="graphite") == 0, "its return", 30)
         points = {line.rsplit(" ", 1)[0] for line in carbon.lines if ".pulses " in line}
@@ -213,7 +216,10 @@ def test_a_name_from_the_wire_gets_nowhere(tmp_path: Path, houses: list[House]) 
             assert 400 <= status < 500, bad
         assert house.post({"device": "a", "power_w": 1})[0] == 200
         wait_for(lambda: house.metric("wattherd_output_delivered_total", output="influx") == 1, "the good one")
-        assert house.metric("wattherd_source_refused_total", reason="unknown_device") == len(HOSTILE_NAMES)
+        wait_for(
+            lambda: house.metric("wattherd_source_refused_total", reason="unknown_device") == len(HOSTILE_NAMES),
+            "all to be refused",
+        )
         assert house.stop() == 0
         lines = [line for request in influx.requests for line in request.lines]
         assert len(lines) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -11,11 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 import pytest
 
 T = TypeVar("T")
+_FIRST_PORT: Final = 11_000  # up to here browsers shun some; from 32,768 on the kernel hands them out
+_SHARES: Final = 16
+_SHARE: Final = 1_300
 
 
 def require(program: str) -> str:
@@ -33,12 +37,20 @@ def missing_peer(program: str) -> NoReturn:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listened on a moment ago."""
+    """Return ports that nobody listened on a moment ago, and that stay free while a house of ours is stopped.
+
+    The kernel hands out none of these by itself, and each process of pytest-xdist has its own.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = _FIRST_PORT + number % _SHARES * _SHARE
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        found: list[int] = []
+        while len(found) < count:
+            port = first + secrets.randbelow(_SHARE)
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(port)
+        return found
 
 
 def wait_for(condition: Callable[[], T], what: str, within_s: float = 60.0) -> T:
