@@ -7,7 +7,7 @@ INSTALL := requirements/install.sh $(BIN)/python
 SITE := config/site.toml
 # Only the drivers of the kinds that the configuration names: a house of plugs needs no compiler for SPI.
 DRIVERS = $(wildcard $(addprefix requirements/,$(addsuffix .txt,$(shell sed -n 's/^[[:space:]]*kind[[:space:]]*=[[:space:]]*"\([a-z0-9_]*\)".*/\1/p' $(SITE) config/conf.d/*.toml 2>/dev/null | sort -u))))
-TESTS ?= .
+TESTS ?= -m "not long"
 # Only /etc belongs to root.
 AS_ROOT = $(if $(or $(DESTDIR),$(filter 0,$(shell id -u))),,sudo)
 SERVICE ?=
@@ -61,7 +61,7 @@ delete-buckets: $(VENV)/.base $(VENV)/.driver-influx ## delete the buckets with 
 
 # They start some thousand processes, each of which would compile everything anew if none kept what it compiled.
 test: $(VENV)/.dev ## every test that needs no hardware and no patience (REQUIRE_PEERS=1: a missing server is a failure)
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist worksteal $(or $(TESTS),-m "not long")
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist worksteal $(TESTS)
 
 test-long: $(VENV)/.dev ## proofs that take longer: the README's way in an empty folder, every alert broken, a backup put back
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist worksteal -m long
