@@ -403,6 +403,7 @@ def test_an_outbox_that_cannot_be_read_is_told(house, tmp_path: Path) -> None:
         assert (answer.status, answer.json["error"][:28]) == (503, "the outbox cannot be read: f")
 
 
+@pytest.mark.long
 def test_a_logbook_that_is_full_of_gaps_does_not_stop_the_process(house, tmp_path: Path) -> None:
     when = Moments()
     many = 20_000

@@ -217,6 +217,7 @@ def test_secrets_are_in_it_only_when_asked_for(rested: House, tmp_path: Path) ->
     assert "good" in orchestrator("check", "--config", tmp_path / "put" / rested.config.name)
 
 
+@pytest.mark.long
 def test_a_file_outside_of_the_backup_that_went_on_is_neither_cut_off_nor_doubled(tmp_path: Path) -> None:
     """An outbox that is older than the files it writes would cut off what came since, if it went by its own notes."""
     outside = tmp_path / "outside"

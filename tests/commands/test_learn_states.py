@@ -121,6 +121,7 @@ def test_single_odd_readings_ask_for_a_dwell_and_steady_ones_do_not() -> None:
     assert min(lengths_s) > 90
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(st.floats(0.5, 200), st.floats(4, 50), st.floats(0.01, 0.08), st.floats(0.05, 0.95), st.integers(0, 2**32))
 def test_two_states_far_enough_apart_are_always_told_apart(

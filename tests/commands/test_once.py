@@ -9,6 +9,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from supervise.instance import lock
 from tests.commands.bench import ROOT, orchestrator
 from tests.faults.house import csv_rows
@@ -43,6 +45,7 @@ def test_what_a_source_says_stands_in_every_output_with_its_register(tmp_path: P
         assert any(".fridge.power_w " in line for line in carbon.lines)
 
 
+@pytest.mark.long
 def test_a_register_never_falls_although_the_outbox_is_destroyed(tmp_path: Path) -> None:
     file = site(tmp_path, f"{SIMULATED}[outputs.csv]\n")
     registers: list[float] = []
