@@ -100,9 +100,9 @@ class Snapshot:
 
     def begins(self, series: Series) -> int | None:
         """Return when the first hour with a reading begins."""
-        stored = self._tables.from_(HOURS, series.id, 0)
-        hours = [hour * HOUR_NS for hour in self._tail(series)]
-        return min([*hours, *([stored.start_ns] if stored else [])], default=None)
+        stored = self._tables.first_slot(HOURS, series.id)
+        hours = [*self._tail(series)] if stored is None else [*self._tail(series), stored]
+        return min(hours) * HOUR_NS if hours else None
 
     def first(self, series: Series) -> Bucket | None:
         """Return the first reading of all, or as little more as is still kept."""

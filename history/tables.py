@@ -154,6 +154,12 @@ class Tables:
         row = self.connection.execute(query, (width, series, 0, slot)).fetchone()
         return bucket_of_row(row) if row else None
 
+    def first_slot(self, width: int, series: int) -> int | None:
+        """Return where the first row of all is."""
+        query = f"SELECT slot FROM bucket {_RANGE} ORDER BY slot LIMIT 1"  # noqa: S608 - constants
+        row = self.connection.execute(query, (width, series, 0, NEVER)).fetchone()
+        return row[0] if row else None
+
     def from_(self, width: int, series: int, slot: int) -> Bucket | None:
         """Read the first row from this slot on."""
         query = f"SELECT {_FIELDS} FROM bucket {_RANGE} ORDER BY slot LIMIT 1"  # noqa: S608 - constants
