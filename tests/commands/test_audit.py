@@ -292,6 +292,7 @@ def test_the_troubles_of_a_house_end_with_it() -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_house_is_audited_while_it_runs_is_killed_and_rests(house: House) -> None:
     house.started()
     for number in range(1, 6):

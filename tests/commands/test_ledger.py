@@ -46,6 +46,7 @@ def registers(house: House) -> list[float]:
     return [float(row[4]) for row in csv_rows(house.data_dir / "csv") if row[2:4] == ["house", "energy_wh"]]
 
 
+@pytest.mark.long
 def test_a_running_house_is_shown_mended_and_told_what_its_meter_shows(house: House) -> None:
     for number in range(3):
         house.post({"device": "house", "boot": "b", "seq": number, "pulses_total": 5000 + 20 * number})

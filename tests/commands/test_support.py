@@ -171,6 +171,7 @@ def test_a_configuration_with_mistakes_and_secrets_in_the_wrong_place_is_packed_
     assert f"http://{MASK}@nas:8086" in texts["config/site.toml"]
 
 
+@pytest.mark.long
 def test_a_running_house_is_described_and_left_alone(tmp_path: Path) -> None:
     house = House(tmp_path, "[outputs.csv]\n[outputs.history]\n", ["a"])
     try:

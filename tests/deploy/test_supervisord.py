@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.faults.house import ROOT, House, csv_rows
 from tests.peers.process import wait_for
 
 SUPERVISORD = Path(sys.executable).with_name("supervisord")
 
 
+@pytest.mark.long
 def test_supervisord_starts_restarts_and_stops_the_house(tmp_path: Path) -> None:
     house = House(tmp_path, "[outputs.csv]\n", ["a"])
     shipped = (ROOT / "deploy" / "supervisor" / "wattherd.conf").read_text()

@@ -61,6 +61,7 @@ def host_pid(systemd: Systemd) -> int:
     return systemd.main_pid("wattherd.service")
 
 
+@pytest.mark.long
 def test_the_installed_service_measures_survives_its_parent_and_leaves_nobody(house: House, systemd: Systemd) -> None:
     assert "the house runs, and starts with the machine" in install(systemd)
     wait_for(house.is_ready, f"the house to be ready; its log: {house.log_path}", 30)
