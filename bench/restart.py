@@ -94,7 +94,7 @@ def measure(rounds: int = LEAST_ROUNDS) -> list[Figure]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         house = House(Path(name), "[outputs.csv]\n", ["meter"])
         # Each death is to be like the first one within a minute, after which a process starts at once.
-        supervise = f"[supervise]\nhung_after_s = {HUNG_AFTER_S}\nlongest_pause_s = 1e-6\n"
+        supervise = f"[supervise]\nhung_after_s = {HUNG_AFTER_S}\nlongest_pause_s = 0.001\n"
         house.head = re.sub(r"\[supervise\]\n(longest_pause_s.*\n)?", supervise, house.head)
         house.configure("[outputs.csv]\n")
         try:
