@@ -49,13 +49,15 @@ def test_what_came_hours_late_is_summed_up_although_the_writer_was_killed(tmp_pa
             select = 'SELECT "power_w", "power_w_min", "power_w_max" FROM "PowerLogger_1h"."electricity"'
             return influxd.points(f"{select} WHERE \"device\" = 'late'", "hours late")
 
-        assert wait_for(hours, "the hour to be summed up", within_s=60) == [
-            {"time": hour_s * 10**9, "power_w": fmean(watts), "power_w_min": min(watts), "power_w_max": max(watts)}
-        ]
-        minutes = influxd.points(
-            'SELECT "power_w" FROM "PowerLogger_1m"."electricity" WHERE device=\'late\'', "hours late"
-        )
-        assert [row["power_w"] for row in minutes] == [fmean(watts[n : n + 3]) for n in range(0, 40, 3)]
+        hour = {"time": hour_s * 10**9, "power_w": fmean(watts), "power_w_min": min(watts), "power_w_max": max(watts)}
+        wait_for(lambda: hours() == [hour], "the hour to be summed up, one field after the other")
+
+        def minutes() -> list[float]:
+            select = 'SELECT "power_w" FROM "PowerLogger_1m"."electricity"'
+            return [row["power_w"] for row in influxd.points(f"{select} WHERE device='late'", "hours late")]
+
+        expected = [fmean(watts[n : n + 3]) for n in range(0, 40, 3)]
+        wait_for(lambda: minutes() == expected, "the minutes to be summed up")
         wait_for(lambda: "late readings are in the rollups now" in house.log, "a line in the log")
         assert house.stop() == 0
     finally:
